@@ -1,0 +1,128 @@
+"""What the library knows about arrays: which library made one, its precision, its checks.
+
+Everything else runs on NumPy and CuPy arrays alike by asking `array_module`.
+"""
+
+import contextlib
+import functools
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+Array = Any  # numpy.ndarray or cupy.ndarray; the two share an interface but no base class
+
+
+def array_module(x: Array) -> Any:
+    """The library (`numpy`, `cupy`) that `x` belongs to.
+
+    Raises TypeError for anything that is not an array.
+    """
+    if isinstance(x, (np.ndarray, np.generic)):
+        return np
+    if type(x).__module__.partition(".")[0] == "cupy":
+        return sys.modules["cupy"]
+    if hasattr(x, "__array_namespace__"):
+        return x.__array_namespace__()
+    raise TypeError(f"an array is needed, got {type(x).__name__}")
+
+
+def to_numpy(x: Array) -> np.ndarray:
+    """`x` as a NumPy array: itself if it is one, else a copy on the host."""
+    if isinstance(x, np.ndarray):
+        return x
+    if hasattr(x, "get"):
+        return x.get()
+    return np.asarray(x)
+
+
+def empty(shape: int | tuple[int, ...], dtype: Any) -> np.ndarray:
+    """An uninitialised NumPy array for a kernel's result."""
+    return np.empty(shape, dtype)
+
+
+def zeros_aligned(size: int, dtype: Any) -> np.ndarray:
+    """A zeroed vector of `size` entries that starts on a 64-byte boundary (one cache line, one AVX-512 load)."""
+    dtype = np.dtype(dtype)
+    raw = np.zeros(size * dtype.itemsize + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start : start + size * dtype.itemsize].view(dtype)
+
+
+def accumulator(dtype: Any) -> np.dtype:
+    """The type sums are kept in: float32 for 16-bit storage, otherwise the storage type itself."""
+    dtype = np.dtype(dtype)
+    return np.dtype(np.float32) if dtype.itemsize == 2 else dtype
+
+
+def erf(x: Array) -> Array:
+    """The error function, elementwise; complex arguments too (NumPy arrays only)."""
+    xp = array_module(x)
+    if xp is np:
+        import scipy.special
+
+        return scipy.special.erf(x)
+    if xp.__name__ == "cupy":
+        import cupyx.scipy.special
+
+        return cupyx.scipy.special.erf(x)
+    return xp.erf(x)
+
+
+def require_float(op: str, **named: Array | None) -> None:
+    """Raise TypeError unless every named array holds floating (or, for checking, complex) numbers."""
+    for name, x in named.items():
+        if x is None:
+            continue
+        array_module(x)
+        if x.dtype.kind not in "fc":
+            raise TypeError(f"{op}: {name} is {x.dtype}, but floating-point numbers are needed "
+                            f"(convert it: {name}.astype('float32'))")
+
+
+def require_labels(op: str, labels: Array, batch_size: int, classes: int) -> None:
+    """Raise TypeError or ValueError unless `labels` is (batch_size,) integers in 0..classes-1."""
+    if labels.dtype.kind not in "iu":
+        raise TypeError(f"{op}: labels are {labels.dtype}, but integers are needed")
+    if labels.shape != (batch_size,):
+        raise ValueError(f"{op}: labels have shape {tuple(labels.shape)}, but the batch has {batch_size} rows, "
+                         f"so ({batch_size},) is needed")
+    if batch_size == 0:
+        raise ValueError(f"{op}: the batch is empty, so the mean loss is not defined")
+    wrong = (labels < 0) | (labels >= classes)
+    if bool(wrong.any()):
+        index = int(wrong.argmax())
+        raise ValueError(f"{op}: label {int(labels[index])} at index {index} is outside 0..{classes - 1}")
+
+
+@functools.cache
+def _blas() -> Any:
+    # One controller for the life of the process: making one scans every loaded library.
+    import scipy.linalg.cython_blas  # noqa: F401  (the BLAS that Numba calls; it must be loaded to be found)
+    import threadpoolctl
+
+    return threadpoolctl.ThreadpoolController().select(user_api="blas")
+
+
+_blas_depth = 0
+
+
+@contextlib.contextmanager
+def single_threaded_blas() -> Iterator[None]:
+    """Keep every BLAS on one thread inside the block.
+
+    The kernels are parallel themselves, the two thread pools would fight for the cores, and a threaded BLAS
+    changes the bits of its result with the number of threads.
+    """
+    global _blas_depth
+    if _blas_depth:
+        yield
+        return
+    limited = _blas().limit(limits=1)
+    _blas_depth += 1
+    try:
+        yield
+    finally:
+        _blas_depth -= 1
+        limited.restore_original_limits()

@@ -1,0 +1,109 @@
+"""The only dispatcher: it picks the implementation that runs an op or a function on given arrays.
+
+An *op* is a module of `fastnet.ops` with `forward` and `backward`; a *function* is a module of
+`fastnet.functions` with `run`. A kernel module of the same name may stand in for either; it says by
+`supports(*arrays, **options)` which calls it takes. Whatever no kernel takes, malformed calls included, goes to
+the reference, which is where arguments are checked.
+"""
+
+import contextlib
+import functools
+import importlib
+import importlib.util
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from fastnet.arrays import Array, array_module
+
+IMPLEMENTATIONS = ("reference", "cpu", "cuda")
+ORDER = {"numpy": ("cpu", "reference"), "cupy": ("cuda", "reference")}
+_NEEDS = {"cpu": "numba", "cuda": "cupy"}
+_LOCAL_SHADOW = ("fastnet.kernels is missing: this copy of fastnet is incomplete. Inside a checkout, install it with "
+                 "'pip install -e .' (a plain install is shadowed by the local fastnet/ folder)")
+
+_forced: ContextVar[str | None] = ContextVar("fastnet_backend", default=None)
+
+
+@contextlib.contextmanager
+def use(implementation: str) -> Iterator[None]:
+    """Force one implementation (`reference`, `cpu` or `cuda`) for every op inside the block.
+
+    Inside it a call which that implementation does not support raises ValueError instead of falling back.
+    """
+    if implementation not in IMPLEMENTATIONS:
+        raise ValueError(f"backend: {implementation!r} is not an implementation; choose from "
+                         f"{', '.join(IMPLEMENTATIONS)}")
+    token = _forced.set(implementation)
+    try:
+        yield
+    finally:
+        _forced.reset(token)
+
+
+@functools.cache
+def module(implementation: str, name: str) -> ModuleType | None:
+    """The module that implements op or function `name`, or None where that implementation has none.
+
+    A kernel package that cannot be imported is a broken install and raises ImportError; Numba or CuPy missing
+    is not an error.
+    """
+    if implementation == "reference":
+        for package in ("fastnet.ops", "fastnet.functions"):
+            if importlib.util.find_spec(f"{package}.{name}"):
+                return importlib.import_module(f"{package}.{name}")
+        raise ValueError(f"backend: there is no op or function named {name!r}")
+    if importlib.util.find_spec(_NEEDS[implementation]) is None:
+        return None
+    if importlib.util.find_spec("fastnet.kernels") is None:
+        raise ImportError(_LOCAL_SHADOW)
+    qualified = f"fastnet.kernels.{implementation}.{name}"
+    if importlib.util.find_spec(qualified) is None:
+        return None
+    return importlib.import_module(qualified)
+
+
+def pair(name: str, *arrays: Array | None, **options: Any) -> Any:
+    """The module that runs op or function `name` on these arrays and options.
+
+    For NumPy arrays `cpu` then `reference`, for CuPy arrays `cuda` then `reference`: the first that exists and
+    whose `supports` says yes. Raises ValueError where a forced implementation does not support the call.
+    """
+    forced = _forced.get()
+    if forced is not None and forced != "reference":
+        found = module(forced, name)
+        if found is None or not found.supports(*arrays, **options):
+            shapes = ", ".join("None" if a is None else f"{a.dtype}{tuple(a.shape)}" for a in arrays)
+            raise ValueError(f"backend: {forced} does not support {name}({shapes})"
+                             + (f" with {options}" if options else ""))
+        return found
+    if forced is None:
+        for implementation in ORDER.get(_library(arrays), ()):
+            found = module(implementation, name)
+            if found is not None and (implementation == "reference" or found.supports(*arrays, **options)):
+                return found
+    return module("reference", name)
+
+
+def run(name: str, *arrays: Array | None, **options: Any) -> tuple[Array, Callable[..., tuple[Array | None, ...]]]:
+    """Run op `name` forward; return `y` and a callback from `dy` (and `needs`) to the gradients, one per array."""
+    chosen = pair(name, *arrays, **options)
+    y, cache = chosen.forward(*arrays, **options)
+    return y, lambda dy, needs=None: chosen.backward(dy, cache, needs)
+
+
+def call(name: str, *arrays: Array | None, **options: Any) -> Any:
+    """Run function `name` (an update, a transform, random numbers) by the implementation that takes it."""
+    return pair(name, *arrays, **options).run(*arrays, **options)
+
+
+def _library(arrays: tuple[Array | None, ...]) -> str:
+    for x in arrays:
+        if isinstance(x, np.ndarray):
+            return "numpy"
+        if x is not None:
+            return array_module(x).__name__
+    return "numpy"
