@@ -1,0 +1,124 @@
+"""Inputs that every implementation of every op is checked on: small, random, of every form the op takes.
+
+They keep away from kinks by construction: |x| >= 0.1 for the ops with one at 0, and a residual well inside or well
+outside delta for Huber's loss. Batches have 5 to 8 samples; batch normalisation needs more than 4, because with two
+the normalised values are +-1 whatever the input.
+"""
+
+import pkgutil
+import zlib
+from dataclasses import dataclass, field
+
+import numpy as np
+
+import fastnet.ops
+from fastnet.functions.philox import DROPOUT
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One call: `forward(*arrays, **options)` of op `op`, in float64 (labels and sample ids are int64)."""
+
+    op: str
+    label: str
+    arrays: tuple
+    options: dict = field(default_factory=dict)
+
+
+def ops() -> list[str]:
+    """The names of all ops: the modules of `fastnet.ops`, sorted."""
+    return sorted(m.name for m in pkgutil.iter_modules(fastnet.ops.__path__) if not m.name.startswith("_"))
+
+
+def cases(op: str, seed: int = 0) -> list[Case]:
+    """The test inputs of an op, the same for the same seed. Raises ValueError for an op that has none."""
+    if op not in _CASES:
+        raise ValueError(f"check: op {op!r} has no test inputs; add them to fastnet/check/cases.py")
+    rng = np.random.default_rng([seed, zlib.crc32(op.encode())])
+    return [Case(op, label, arrays, options) for label, arrays, options in _CASES[op](rng)]
+
+
+def _away_from_zero(rng, *shape):
+    return rng.choice([-1.0, 1.0], shape) * (0.1 + rng.exponential(1.0, shape))
+
+
+def _elementwise(*option_sets, kink=False):
+    def build(rng):
+        draw = _away_from_zero if kink else lambda rng, *shape: 2 * rng.standard_normal(shape)
+        for options in option_sets or ({},):
+            name = ", ".join(f"{k}={v}" for k, v in options.items())
+            yield f"(N, D) {name}".strip(), (draw(rng, 7, 5),), options
+            yield f"(N, H, W, C) {name}".strip(), (draw(rng, 5, 3, 3, 2),), options
+    return build
+
+
+def _linear(rng):
+    x, w, b = rng.standard_normal((7, 5)), rng.standard_normal((5, 3)), rng.standard_normal(3)
+    yield "with b", (x, w, b), {}
+    yield "without b", (x[:5], w, None), {}
+
+
+def _batch_norm(rng):
+    for label, shape, options in (("(N, C)", (7, 5), {}), ("(N, H, W, C)", (5, 3, 3, 3), {"eps": 1e-3})):
+        gamma, beta = rng.standard_normal((2, shape[-1]))
+        yield label, (1.5 + 2 * rng.standard_normal(shape), gamma, beta), options
+
+
+def _batch_norm_fixed(rng):
+    for label, (x, gamma, beta), options in _batch_norm(rng):
+        mean, var = rng.standard_normal(gamma.shape), rng.uniform(0.5, 3.0, gamma.shape)
+        yield label, (x, gamma, beta, mean, var), options
+
+
+def _dropout(rng):
+    key = (2**40 + 7, DROPOUT + 1, 3)
+    for label, shape, p, samples in (("(N, D) p=0.5", (7, 5), 0.5, [4, 90, 17, 2, 50_000, 3, 8]),
+                                     ("(N, H, W, C) p=0.2", (5, 3, 3, 3), 0.2, [11, 3, 49_999, 0, 7]),
+                                     ("(N, D) p=0", (5, 3), 0.0, [5, 6, 7, 8, 9])):
+        yield label, (rng.standard_normal(shape), np.array(samples)), {"p": p, "key": key}
+
+
+def _softmax_cross_entropy(rng):
+    for label_smoothing in (0.0, 0.1):
+        x, labels = 2 * rng.standard_normal((7, 5)), rng.integers(0, 5, 7)
+        yield f"label_smoothing={label_smoothing}", (x, labels), {"label_smoothing": label_smoothing}
+
+
+def _loss(draw_targets):
+    """Labels and targets of x's shape, each with both reductions."""
+    def build(rng):
+        for reduction in ("mean", "sample_mean"):
+            x, labels = 2 * rng.standard_normal((7, 5)), rng.integers(0, 5, 7)
+            yield f"labels, {reduction}", (x, labels), {"reduction": reduction}
+            yield f"targets, {reduction}", (x, draw_targets(rng, x.shape)), {"reduction": reduction}
+    return build
+
+
+def _huber(rng):
+    for delta, reduction in ((1.0, "mean"), (0.5, "sample_mean")):
+        shape, options = (7, 5), {"delta": delta, "reduction": reduction}
+        size = np.where(rng.random(shape) < 0.5, rng.uniform(0.1, 0.8, shape), rng.uniform(1.2, 3.0, shape)) * delta
+        residual = rng.choice([-1.0, 1.0], shape) * size
+        labels, targets = rng.integers(0, 5, 7), rng.standard_normal(shape)
+        yield f"labels, delta={delta}, {reduction}", (residual + np.eye(5)[labels], labels), options
+        yield f"targets, delta={delta}, {reduction}", (residual + targets, targets), options
+
+
+_CASES = {
+    "batch_norm": _batch_norm,
+    "batch_norm_fixed": _batch_norm_fixed,
+    "dropout": _dropout,
+    "elu": _elementwise({}, {"alpha": 0.5}, kink=True),
+    "gelu": _elementwise({"approximate": "none"}, {"approximate": "tanh"}),
+    "huber": _huber,
+    "leaky_relu": _elementwise({}, {"negative_slope": 0.2}, kink=True),
+    "linear": _linear,
+    "mean_squared_error": _loss(lambda rng, shape: rng.standard_normal(shape)),
+    "relu": _elementwise(kink=True),
+    "sigmoid": _elementwise(),
+    "sigmoid_cross_entropy": _loss(lambda rng, shape: rng.random(shape)),
+    "soft_margin": _loss(lambda rng, shape: rng.choice([-1.0, 1.0], shape)),
+    "softmax_cross_entropy": _softmax_cross_entropy,
+    "swish": _elementwise(),
+    "tanh": _elementwise(),
+}
