@@ -16,7 +16,8 @@ def _check(x, w, b):
     if x.ndim != 2 or w.ndim != 2:
         raise ValueError(f"linear: x and w must have two dimensions, but x is {x.shape} and w is {w.shape}")
     if x.shape[1] != w.shape[0]:
-        raise ValueError(f"linear: x has {x.shape[1]} features but w expects {w.shape[0]} (w is {w.shape}: D_in, D_out)")
+        raise ValueError(f"linear: x has {x.shape[1]} features but w expects {w.shape[0]} "
+                         f"(w is {w.shape}: D_in, D_out)")
     if b is not None and b.shape != (w.shape[1],):
         raise ValueError(f"linear: b is {b.shape} but w has {w.shape[1]} outputs (w is {w.shape}: D_in, D_out)")
 

@@ -9,6 +9,7 @@ import numpy as np
 from fastnet.arrays import empty
 from fastnet.kernels.cpu._jit import is_float
 
+
 def supports(x):
     return is_float(x) and x.size > 0
 
