@@ -1,0 +1,2 @@
+def read(data_dir=None, *, download=True):
+    raise NotImplementedError
