@@ -96,6 +96,12 @@ def require_labels(op: str, labels: Array, batch_size: int, classes: int) -> Non
         raise ValueError(f"{op}: label {int(labels[index])} at index {index} is outside 0..{classes - 1}")
 
 
+def one_hot(labels: Array, classes: int, dtype: Any, off: float = 0) -> Array:
+    """(N, classes) of `dtype` with 1 in each label's column and `off` in the others."""
+    hot = labels[:, None] == array_module(labels).arange(classes)
+    return hot.astype(dtype) * (1 - off) + off
+
+
 @functools.cache
 def _blas() -> Any:
     # One controller for the life of the process: making one scans every loaded library.
