@@ -1,0 +1,219 @@
+"""`check_op`: proves the backward pass of one op, and that the proof could have failed.
+
+With u = dy random, every gradient g of <u, f> is compared with centered differences of the implementation's own
+forward pass and with the exact complex step of its oracle: the reference for an accelerated module, else the module
+itself. Then the gradient is corrupted on purpose, and the same comparison has to notice.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from fastnet import backend
+from fastnet.arrays import Array, array_module, to_numpy
+from fastnet.check import contract
+from fastnet.check.complex_step import takes_complex
+from fastnet.check.errors import BOUNDS, GradientError, worst
+from fastnet.check.evidence import Evidence, gather, signed
+from fastnet.check.sharpness import PERTURBATION, check_is_sharp
+
+ENTRIES = 400  # differentiated one by one in each array; the adjoint test covers the others
+LEAST_BATCH = 5
+
+
+@dataclass
+class ArgumentRow:
+    """The worst error of one gradient by each method (None: not run), and whether the check of it is sharp."""
+
+    name: str
+    differences: float | None = None
+    complex_step: float | None = None
+    adjoint: float | None = None
+    entries: int = 0
+    zero: bool = False
+    sharp: bool | None = None
+
+
+@dataclass
+class OpReport:
+    """What `check_op` found. `value` is the error of y against the oracle, None without one."""
+
+    op: str
+    implementation: str
+    case: str = ""
+    value: float | None = None
+    rows: list[ArgumentRow] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def passed(self) -> bool:
+        return not self.failures
+
+
+def check_op(module: Any, arrays: Sequence[Array], options: dict[str, Any] | None = None, *,
+             oracle: Any = None, name: str | None = None, case: str = "", seed: int = 0, entries: int = ENTRIES,
+             raises: bool = True, allow_small_batch: bool = False) -> OpReport:
+    """Check every gradient of `module.forward(*arrays, **options)` and the rest of the contract of an op.
+
+    `module` is anything with `forward` and `backward`. `oracle`, one more such thing, gives the right values in
+    float64 and complex128; an accelerated module has the reference by default.
+    Raises GradientError with all that is wrong, or puts it into the report with `raises=False`. Raises ValueError
+    for a call that would prove nothing: no floating array, or a training batch norm of fewer than 5 samples, where
+    the gradients are nearly zero (with 2 the normalised values are +-1 whatever x is), unless `allow_small_batch`.
+    """
+    options = options or {}
+    full_name = getattr(module, "__name__", "op")
+    op = name or full_name.rpartition(".")[2]
+    implementation = _implementation(full_name)
+    names = contract.argument_names(module, len(arrays))
+    arrays = [*arrays, *[None] * (len(names) - len(arrays))]
+    floating = [i for i, a in enumerate(arrays) if contract.is_floating(a)]
+    if not any(arrays[i].size for i in floating):
+        raise ValueError(f"{op}: there is nothing to check, because no array holds floating-point numbers")
+    _refuse_small_batch(op, arrays[floating[0]], allow_small_batch)
+    if oracle is None and implementation in ("cpu", "cuda"):
+        oracle = backend.module("reference", op)
+
+    rng = np.random.default_rng(seed)
+    xp = array_module(arrays[floating[0]])
+    report = OpReport(op, implementation, case)
+    passes = contract.watched(op, module, arrays, options, names, lambda y: _random_dy(y, xp, rng))
+    report.failures += passes.failures
+    y, dy, gradients = passes.y, passes.dy, passes.gradients
+    if len(gradients) != len(arrays):
+        report.failures.append(f"{op}: backward returns {len(gradients)} gradients for {len(arrays)} arrays "
+                               f"({', '.join(names)})")
+        return _finished(report, raises)
+    malformed = contract.returned(op, arrays, names, y, gradients)
+    report.failures += malformed.values()
+    report.failures += contract.repeats(op, module, arrays, options, names, passes)
+
+    itemsize = min(arrays[i].dtype.itemsize for i in floating)
+    if oracle is not None:
+        report.value = _check_value(report, oracle, arrays, options, y, itemsize)
+    exact = (oracle or module).forward
+    if not takes_complex(exact, arrays, options):
+        report.notes.append(f"complex step: {'the oracle' if oracle else 'forward'} takes no complex numbers")
+        exact = None
+    u = _host(dy)
+    evidence = {}
+    for i in floating:
+        if i not in malformed:
+            evidence[names[i]] = gather(module.forward, exact, arrays, options, u, i, entries=entries,
+                                        itemsize=itemsize, rng=rng)
+    found = {names[i]: _host(gradients[i]) for i in floating if i not in malformed}
+    report.rows = [_compare(report, argument, found[argument], e) for argument, e in evidence.items()]
+    if report.rows and all(row.zero for row in report.rows):
+        report.failures.append(f"{op}: every gradient is zero, so the check saw nothing")
+    _check_sharpness(report, module, arrays, options, names, dy, found, evidence, seed)
+    return _finished(report, raises)
+
+
+def _implementation(full_name):
+    if full_name.startswith("fastnet.ops."):
+        return "reference"
+    if full_name.startswith("fastnet.kernels."):
+        return full_name.split(".")[2]
+    return "own"
+
+
+def _refuse_small_batch(op, x, allowed):
+    rows = x.size // max(1, x.shape[-1]) if x.ndim else 1
+    if op.startswith("batch_norm") and op != "batch_norm_fixed" and rows < LEAST_BATCH and not allowed:
+        raise ValueError(f"{op}: a check needs at least {LEAST_BATCH} samples, but x {x.shape} has {rows} a channel: "
+                         "with so few the gradient below is nearly zero whatever it should be "
+                         "(allow_small_batch=True checks all the same)")
+
+
+def _random_dy(y, xp, rng):
+    return xp.asarray(np.asarray(signed(rng, tuple(y.shape)), dtype=np.dtype(y.dtype)))
+
+
+def _host(x):
+    return np.asarray(to_numpy(x)).astype(np.float64)
+
+
+def _check_value(report, oracle, arrays, options, y, itemsize):
+    precise = [_host(a) if contract.is_floating(a) else None if a is None else to_numpy(a) for a in arrays]
+    expected, _ = oracle.forward(*precise, **options)
+    if expected.shape != tuple(y.shape):
+        report.failures.append(f"{report.op}: y is {tuple(y.shape)}, but the oracle's is {expected.shape}")
+        return np.inf
+    error, index, ours, theirs = worst(_host(y), _host(expected))
+    if not error <= (bound := BOUNDS["value"][itemsize]):
+        report.failures.append(f"{report.op}: y is wrong{_at(index)}: forward gives {ours:.6g}, the oracle "
+                               f"{theirs:.6g} (error {error:.1e} of the largest, bound {bound:.0e})")
+    return error
+
+
+def _compare(report, argument, gradient, evidence: Evidence):
+    row = ArgumentRow(argument, entries=len(evidence.coordinates), zero=evidence.is_zero(gradient))
+    for finding in evidence.compare(gradient):
+        setattr(row, {"differences": "differences", "complex step": "complex_step",
+                      "adjoint test": "adjoint"}[finding.method], finding.error)
+        if not finding.wrong:
+            continue
+        tail = f"(error {finding.error:.1e} of the largest, bound {finding.bound:.0e})"
+        if finding.method == "adjoint test":
+            text = (f"for a random v <v, d{argument}> is {finding.analytic:.6g}, but <dy, J v> "
+                    f"{finding.numeric:.6g} {tail}")
+            report.failures.append(f"{report.op}: d{argument} is wrong: {text}")
+        else:
+            method = "centered differences" if finding.method == "differences" else "the complex step"
+            report.failures.append(f"{report.op}: d{argument} is wrong{_at(finding.at)}: backward gives "
+                                   f"{finding.analytic:.6g}, {method} {finding.numeric:.6g} {tail}")
+    return row
+
+
+def _check_sharpness(report, module, arrays, options, names, dy, found, evidence, seed):
+    """Corrupt the gradients that are right; whether a wrong one could be wrong in one more way says nothing."""
+    right = {a: g for a, g in found.items() if g.size and not evidence[a].wrong(g)}
+    samples, without_sample = _samples(module, arrays, options, names, dy, found)
+    # Where the adjoint test resolves one entry among all, any entry may be changed; else one that was looked at.
+    seen = {a: e.coordinates for a, e in evidence.items() if e.direction is None or e.itemsize < 8}
+    size = PERTURBATION
+    for e in evidence.values():
+        bounds = [BOUNDS[m].get(e.itemsize, np.inf) for m, n in (("differences", e.differences),
+                                                                 ("complex step", e.complex_step)) if n is not None]
+        size = max(size, 10 * min(bounds, default=0.0))
+    escaped = check_is_sharp(right, lambda a, g: evidence[a].wrong(g), without_sample=without_sample, samples=samples,
+                             seen=seen, scale=float(np.linalg.norm(_host(dy))), size=size, seed=seed)
+    for row in report.rows:
+        if row.name in right:
+            lines = [line for line in escaped if line.startswith(f"{row.name}: ")]
+            row.sharp = not lines
+            report.failures += [f"{report.op}: the check of d{line.replace(': ', ' is not sharp: ', 1)}"
+                                for line in lines]
+
+
+def _samples(module, arrays, options, names, dy, found) -> tuple[int, Callable]:
+    """The batch size, and the gradients as they are when one sample contributes nothing."""
+    if dy.shape:
+        def without_sample(n):
+            _, cache = module.forward(*arrays, **options)
+            host = np.array(to_numpy(dy))
+            host[n] = 0
+            gradients = module.backward(array_module(dy).asarray(host), cache)
+            return {a: _host(g) for a, g in zip(names, gradients, strict=True) if a in found}
+        return dy.shape[0], without_sample
+
+    def without_rows(n):  # a loss: dy is one number, the samples are rows of x and so of dx
+        wrong = {a: g.copy() for a, g in found.items()}
+        for g in wrong.values():
+            if g.ndim and n < len(g):
+                g[n] = 0
+        return wrong
+    return max((len(g) for g in found.values() if g.ndim), default=0), without_rows
+
+
+def _finished(report, raises):
+    if raises and report.failures:
+        raise GradientError("\n".join(report.failures))
+    return report
+
+
+def _at(index):
+    return f" at {list(index)}" if index else ""
