@@ -100,6 +100,16 @@ def call(name: str, *arrays: Array | None, **options: Any) -> Any:
     return pair(name, *arrays, **options).run(*arrays, **options)
 
 
+def kernels_compiled() -> bool:
+    """Whether this machine has compiled kernels of this version already (True, too, where there is no Numba)."""
+    if importlib.util.find_spec(_NEEDS["cpu"]) is None:
+        return True
+    if importlib.util.find_spec("fastnet.kernels") is None:
+        raise ImportError(_LOCAL_SHADOW)
+    jit = importlib.import_module("fastnet.kernels.cpu._jit")
+    return any(jit.kernel_cache().rglob("*.nbi"))
+
+
 def _library(arrays: tuple[Array | None, ...]) -> str:
     for x in arrays:
         if isinstance(x, np.ndarray):

@@ -1,0 +1,1 @@
+"""Layers, containers, initialisers and the table of models."""

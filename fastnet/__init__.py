@@ -1,0 +1,43 @@
+"""fastnet: image classifiers trained with every forward and backward pass written by hand.
+
+    import fastnet as fn
+    data = fn.data.load("shapes10")
+    model = fn.build("mlp3-bn", seed=0)
+    run = fn.fit(model, data, fn.SGD(momentum=0.9), fn.schedules.constant(0.01), epochs=5)
+
+Importing it loads neither Numba, CuPy nor matplotlib.
+"""
+
+from fastnet import backend, check, data
+from fastnet.nn import initializers
+from fastnet.nn.layer import Context, Layer
+from fastnet.nn.layers import (
+                               ELU,
+                               GELU,
+                               BatchNorm,
+                               Dropout,
+                               Flatten,
+                               LeakyReLU,
+                               Linear,
+                               ReLU,
+                               Sigmoid,
+                               SiLU,
+                               Swish,
+                               Tanh,
+)
+from fastnet.nn.losses import loss_and_gradients
+from fastnet.nn.models import MODELS, build
+from fastnet.nn.sequential import Sequential
+from fastnet.optim import penalties, schedules
+from fastnet.optim.optimizers import SGD, Adam
+from fastnet.optim.penalties import L2, WeightDecay
+from fastnet.train.evaluation import evaluate
+from fastnet.train.loop import Run, fit
+from fastnet.train.step import TrainStep
+
+__version__ = "0.1.0"
+
+__all__ = ["ELU", "GELU", "L2", "MODELS", "SGD", "Adam", "BatchNorm", "Context", "Dropout", "Flatten", "Layer",
+           "LeakyReLU", "Linear", "ReLU", "Run", "Sequential", "SiLU", "Sigmoid", "Swish", "Tanh", "TrainStep",
+           "WeightDecay", "backend", "build", "check", "data", "evaluate", "fit", "initializers", "loss_and_gradients",
+           "penalties", "schedules"]

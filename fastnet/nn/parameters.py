@@ -1,0 +1,90 @@
+"""Parameters as named views into one flat vector, their gradients into another."""
+
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from fastnet.arrays import Array, zeros_aligned
+from fastnet.nn.initializers import Initializer, fans
+
+ALIGNMENT = 64  # bytes: every parameter starts on a cache line
+
+
+class Parameter:
+    """A trained array of a layer: its shape, how it starts, whether the penalty applies.
+
+    `value` and `grad` are views into the flat vectors of the model's `ParameterStore`, None before that is made.
+    """
+
+    def __init__(self, shape: tuple[int, ...], initializer: Initializer, *, penalised: bool,
+                 fan_shape: tuple[int, ...] | None = None) -> None:
+        self.shape = shape
+        self.initializer = initializer
+        self.penalised = penalised
+        self.fan_shape = fan_shape or shape  # a bias takes its fans from its weight
+        self.value: Array = None
+        self.grad: Array = None
+        self.pending = True  # no gradient has arrived since the last reset
+
+    def accumulate(self, gradient: Array) -> None:
+        """Add to the gradient; the first one since the reset is written over the old, which saves zeroing it."""
+        if self.pending:
+            self.grad[...] = gradient
+            self.pending = False
+        else:
+            self.grad += gradient
+
+    def __deepcopy__(self, memo: dict) -> "Parameter":
+        return Parameter(self.shape, self.initializer, penalised=self.penalised, fan_shape=self.fan_shape)
+
+
+class ParameterStore:
+    """All parameters of a model in one vector, the penalised ones first, so that the penalty is a slice.
+
+    Between parameters there may be padding up to the next 64 bytes; its values and gradients stay zero.
+    """
+
+    def __init__(self, named: Sequence[tuple[str, Parameter]], dtype: str | np.dtype, seed: int) -> None:
+        self.dtype = np.dtype(dtype)
+        self.named = dict(named)
+        step = max(1, ALIGNMENT // self.dtype.itemsize)
+        offset = 0
+        places = {}
+        for penalised in (True, False):
+            for name, parameter in self.named.items():
+                if parameter.penalised == penalised:
+                    places[name] = offset
+                    offset += -(-math.prod(parameter.shape) // step) * step
+            if penalised:
+                self.penalised = offset
+        self._places = places
+        self.vector = zeros_aligned(offset, self.dtype)
+        self.gradient = zeros_aligned(offset, self.dtype)
+        gradients = self.views(self.gradient)
+        for index, (name, value) in enumerate(self.views(self.vector).items()):
+            parameter = self.named[name]
+            parameter.value, parameter.grad = value, gradients[name]
+            value[...] = parameter.initializer.draw(parameter.shape, *fans(parameter.fan_shape), seed=seed, index=index)
+
+    def views(self, vector: Array) -> dict[str, Array]:
+        """{name: view} of a vector laid out as the parameters are (a gradient, an optimizer's state)."""
+        views = {}
+        for name, parameter in self.named.items():
+            place = self._places[name]
+            views[name] = vector[place : place + math.prod(parameter.shape)].reshape(parameter.shape)
+        return views
+
+    def start_gradients(self) -> None:
+        """Forget the gradients: the next ones to arrive start the sums."""
+        for parameter in self.named.values():
+            parameter.pending = True
+
+    def finish_gradients(self) -> None:
+        """Zero the gradients of parameters that took no part in the pass."""
+        for parameter in self.named.values():
+            if parameter.pending:
+                parameter.grad[...] = 0
+
+    def __iter__(self) -> Iterator[tuple[str, Parameter]]:
+        return iter(self.named.items())

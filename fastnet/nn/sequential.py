@@ -1,0 +1,185 @@
+"""Sequential: layers one after the other; as the outermost container, the model."""
+
+import copy
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from fastnet.arrays import Array, accumulator, array_module, single_threaded_blas
+from fastnet.nn.layer import INFERENCE, Backward, Context, Layer, Shape
+from fastnet.nn.layers import Dropout
+from fastnet.nn.parameters import ParameterStore
+
+PREDICT_BATCH = 500  # images a pass: enough to keep the kernels busy, little enough to stay in the last-level cache
+
+
+class Sequential(Layer):
+    """Layers in order. Layers are named by kind and number (`linear1.w`); (name, layer) pairs name them otherwise.
+
+    The outermost Sequential is the model: at first use its parameters are laid out in one flat vector and drawn
+    from `seed`. `dtype` is that of parameters and activations.
+    """
+
+    def __init__(self, layers: Iterable[Layer | tuple[str, Layer]], *, seed: int = 0,
+                 dtype: str | np.dtype = "float32", name: str | None = None) -> None:
+        super().__init__()
+        self.layers: list[Layer] = []
+        self.seed, self.dtype, self.model_name = seed, np.dtype(dtype), name
+        self._store: ParameterStore | None = None
+        self.settings: dict[str, Any] = {}  # how `fastnet.build` made it
+        counts: dict[str, int] = {}
+        for item in layers:
+            given, layer = item if isinstance(item, tuple) else (None, item)
+            if not isinstance(layer, Layer):
+                raise TypeError(f"Sequential: a layer is needed, got {layer!r}")
+            counts[layer.kind] = counts.get(layer.kind, 0) + 1
+            layer.name = given or f"{_snake(layer.kind)}{counts[layer.kind]}"
+            self.layers.append(layer)
+        names = [layer.name for layer in self.layers]
+        if repeated := {n for n in names if names.count(n) > 1}:
+            raise ValueError(f"Sequential: layer names must differ, but {', '.join(sorted(repeated))} is repeated")
+        if len({id(layer) for layer in self.layers}) < len(self.layers):
+            raise ValueError("Sequential: the same layer object stands in it twice; make one for each place")
+
+    def children(self) -> list[Layer]:
+        return self.layers
+
+    def __call__(self, x: Array, context: Context) -> tuple[Array, Backward]:
+        backs = []
+        for layer in self.layers:
+            x, back = layer(x, context)
+            backs.append(back)
+        needed = [False]  # whether layer i must hand dx to a parameter below it
+        for layer in self.layers[:-1]:
+            needed.append(needed[-1] or has_parameters(layer))
+
+        def backward(dy: Array, needs_dx: bool = True) -> Array | None:
+            for back, below in zip(reversed(backs), reversed(needed), strict=True):
+                dy = back(dy, needs_dx or below)
+                if not (needs_dx or below):
+                    return None
+            return dy
+
+        return x, backward
+
+    def output_shape(self, shape: Shape) -> Shape:
+        for layer in self.layers:
+            shape = layer.output_shape(shape)
+        return shape
+
+    def macs(self, shape: Shape) -> int:
+        total = 0
+        for layer in self.layers:
+            total += layer.macs(shape)
+            shape = layer.output_shape(shape)
+        return total
+
+    def __repr__(self) -> str:
+        return f"Sequential({', '.join(map(repr, self.layers))})"
+
+    # The model.
+
+    @property
+    def store(self) -> ParameterStore:
+        """The flat vectors; made, and the parameters drawn, on first use."""
+        if self._store is None:
+            dropouts = [layer for layer in self.walk() if isinstance(layer, Dropout)]
+            for index, dropout in enumerate(dropouts):
+                dropout.index = index
+            named = [(f"{path}.{key}", p) for path, layer in named_layers(self)
+                     for key, p in layer.parameters_here.items()]
+            self._store = ParameterStore(named, self.dtype, self.seed)
+            for layer in self.walk():
+                for key, value in layer.statistics_here.items():
+                    layer.statistics_here[key] = value.astype(_real(self.dtype))
+        return self._store
+
+    def parameters(self) -> dict[str, Array]:
+        """{name: array}: views into the flat vector, so that writing to them changes the model."""
+        return {name: p.value for name, p in self.store}
+
+    def gradients(self) -> dict[str, Array]:
+        """{name: array}: views into the flat gradient."""
+        return {name: p.grad for name, p in self.store}
+
+    def statistics(self) -> dict[str, Array]:
+        """{name: array}: the running averages of the normalisation layers."""
+        self.store  # noqa: B018  (fixes their type)
+        return {f"{path}.{key}": value for path, layer in named_layers(self)
+                for key, value in layer.statistics_here.items()}
+
+    def state(self) -> dict[str, Array]:
+        """{name: copy} of everything a checkpoint needs: parameters and running statistics."""
+        return {name: value.copy() for name, value in {**self.parameters(), **self.statistics()}.items()}
+
+    def load_state(self, state: Mapping[str, Array]) -> None:
+        """Take over parameters and statistics. Raises ValueError naming all that is missing, extra or misshapen."""
+        own = {**self.parameters(), **self.statistics()}
+        problems = [f"{name} is missing" for name in own if name not in state]
+        problems += [f"{name} is not in the model" for name in state if name not in own]
+        problems += [f"{name} is {tuple(state[name].shape)} but the model has {own[name].shape}"
+                     for name in own if name in state and tuple(state[name].shape) != own[name].shape]
+        if problems:
+            raise ValueError(f"load_state: {'; '.join(problems)}")
+        for name, value in own.items():
+            value[...] = state[name]
+
+    def num_parameters(self) -> int:
+        """How many numbers are trained (padding not counted)."""
+        return sum(math.prod(p.shape) for _, p in self.store)
+
+    def copy(self, dtype: str | np.dtype | None = None) -> "Sequential":
+        """An independent model with the same values, in another type if one is named."""
+        self.store  # noqa: B018
+        twin = copy.deepcopy(self, {id(self._store): None})
+        twin.dtype = np.dtype(dtype or self.dtype)
+        twin.load_state(self.state())
+        return twin
+
+    def prepare(self, x: Array) -> Array:
+        """x in the model's type. Raises TypeError for an x that is not floating (uint8 images must be normalised)."""
+        if not hasattr(x, "dtype"):
+            raise TypeError(f"x must be an array, got {type(x).__name__}")
+        if x.dtype.kind not in "fc":
+            raise TypeError(f"x is {x.dtype}, but floating-point numbers are needed: normalise the images first "
+                            "(fastnet.data.Standardization)")
+        if x.ndim < 2:
+            raise ValueError(f"x is {x.shape}, but a batch is needed: (N, H, W, C) or (N, D)")
+        return x.astype(self.dtype, copy=False)
+
+    def predict(self, x: Array) -> Array:
+        """Logits (N, classes) in inference mode, for floating x (N, H, W, C) or (N, D), already normalised.
+
+        Raises TypeError or ValueError for an x of the wrong type, rank or width.
+        """
+        x = self.prepare(x)
+        self.store  # noqa: B018
+        with single_threaded_blas():
+            parts = [self(x[i : i + PREDICT_BATCH], INFERENCE)[0] for i in range(0, len(x), PREDICT_BATCH)]
+        if not parts:
+            raise ValueError("predict: x holds no samples")
+        return array_module(x).concatenate(parts)
+
+
+def named_layers(model: Layer, prefix: str = "") -> Iterator[tuple[str, Layer]]:
+    """(dotted name, layer) for every layer below `model`, in order."""
+    for child in model.children():
+        path = f"{prefix}{child.name}"
+        yield path, child
+        yield from named_layers(child, f"{path}.")
+
+
+def has_parameters(layer: Layer) -> bool:
+    """Whether the layer or one inside it has parameters."""
+    return any(inner.parameters_here for inner in layer.walk())
+
+
+def _snake(kind: str) -> str:
+    known = {"BatchNorm": "batch_norm"}
+    return known.get(kind, kind.lower())
+
+
+def _real(dtype: np.dtype) -> np.dtype:
+    return np.dtype(np.float64) if dtype.kind == "c" else accumulator(dtype)
