@@ -1,0 +1,37 @@
+"""Logistic function: one pass forward, one backward, as in `fastnet.ops.sigmoid`."""
+
+from numba import prange
+
+from fastnet.kernels.cpu import _logistic
+from fastnet.kernels.cpu._elementwise import flat, like, supports
+from fastnet.kernels.cpu._jit import kernel
+
+__all__ = ["backward", "forward", "supports"]
+
+
+def forward(x):
+    y, vector = like(x)
+    _forward(flat(x), vector)
+    return y, y
+
+
+def backward(dy, cache, needs=None):
+    if needs is not None and not needs[0]:
+        return (None,)
+    dx, vector = like(dy)
+    _backward(flat(dy), cache.reshape(-1), vector)
+    return (dx,)
+
+
+@kernel(parallel=True)
+def _forward(x, y):
+    one = x.dtype.type(1)
+    for i in prange(x.size):
+        y[i] = _logistic.sigmoid(x[i], one)
+
+
+@kernel(parallel=True)
+def _backward(dy, y, dx):
+    one = dy.dtype.type(1)
+    for i in prange(dy.size):
+        dx[i] = dy[i] * (y[i] * (one - y[i]))
