@@ -75,7 +75,7 @@ def require_float(op: str, **named: Array | None) -> None:
     for name, x in named.items():
         if x is None:
             continue
-        array_module(x)
+        _require_array(op, name, x)
         if x.dtype.kind not in "fc":
             raise TypeError(f"{op}: {name} is {x.dtype}, but floating-point numbers are needed "
                             f"(convert it: {name}.astype('float32'))")
@@ -83,6 +83,7 @@ def require_float(op: str, **named: Array | None) -> None:
 
 def require_labels(op: str, labels: Array, batch_size: int, classes: int) -> None:
     """Raise TypeError or ValueError unless `labels` is (batch_size,) integers in 0..classes-1."""
+    _require_array(op, "labels", labels)
     if labels.dtype.kind not in "iu":
         raise TypeError(f"{op}: labels are {labels.dtype}, but integers are needed")
     if labels.shape != (batch_size,):
@@ -94,6 +95,11 @@ def require_labels(op: str, labels: Array, batch_size: int, classes: int) -> Non
     if bool(wrong.any()):
         index = int(wrong.argmax())
         raise ValueError(f"{op}: label {int(labels[index])} at index {index} is outside 0..{classes - 1}")
+
+
+def _require_array(op: str, name: str, x: Any) -> None:
+    if not hasattr(x, "dtype"):
+        raise TypeError(f"{op}: {name} must be an array but is a {type(x).__name__}")
 
 
 def one_hot(labels: Array, classes: int, dtype: Any, off: float = 0) -> Array:

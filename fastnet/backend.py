@@ -3,13 +3,14 @@
 An *op* is a module of `fastnet.ops` with `forward` and `backward`; a *function* is a module of
 `fastnet.functions` with `run`. A kernel module of the same name may stand in for either; it says by
 `supports(*arrays, **options)` which calls it takes. Whatever no kernel takes, malformed calls included, goes to
-the reference, which is where arguments are checked.
+the reference, which is where arguments are checked; here only that they are arrays, and of one library.
 """
 
 import contextlib
 import functools
 import importlib
 import importlib.util
+import inspect
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from types import ModuleType
@@ -70,8 +71,10 @@ def pair(name: str, *arrays: Array | None, **options: Any) -> Any:
     """The module that runs op or function `name` on these arrays and options.
 
     For NumPy arrays `cpu` then `reference`, for CuPy arrays `cuda` then `reference`: the first that exists and
-    whose `supports` says yes. Raises ValueError where a forced implementation does not support the call.
+    whose `supports` says yes. Raises ValueError where a forced implementation does not support the call, TypeError
+    for what is no array, is missing, or comes from another library than the rest.
     """
+    library = _library(name, arrays)
     forced = _forced.get()
     if forced is not None and forced != "reference":
         found = module(forced, name)
@@ -81,7 +84,7 @@ def pair(name: str, *arrays: Array | None, **options: Any) -> Any:
                              + (f" with {options}" if options else ""))
         return found
     if forced is None:
-        for implementation in ORDER.get(_library(arrays), ()):
+        for implementation in ORDER.get(library, ()):
             found = module(implementation, name)
             if found is not None and (implementation == "reference" or found.supports(*arrays, **options)):
                 return found
@@ -110,10 +113,34 @@ def kernels_compiled() -> bool:
     return any(jit.kernel_cache().rglob("*.nbi"))
 
 
-def _library(arrays: tuple[Array | None, ...]) -> str:
-    for x in arrays:
+@functools.cache
+def _parameters(name: str) -> tuple[tuple[str, bool], ...]:
+    """The array parameters of op or function `name`, and whether each has to be given."""
+    reference = module("reference", name)
+    function = reference.forward if hasattr(reference, "forward") else reference.run  # type: ignore[union-attr]
+    return tuple((p.name, p.default is p.empty) for p in inspect.signature(function).parameters.values()
+                 if p.kind is p.POSITIONAL_OR_KEYWORD)
+
+
+def _library(name: str, arrays: tuple[Array | None, ...]) -> str:
+    parameters = _parameters(name)
+    if len(arrays) > len(parameters):
+        raise TypeError(f"{name}: {len(arrays)} arrays are given, but it takes {len(parameters)} "
+                        f"({', '.join(p for p, _ in parameters)})")
+    library, owner = "", ""
+    for i, (argument, needed) in enumerate(parameters):
+        x = arrays[i] if i < len(arrays) else None
+        if x is None:
+            if needed:
+                raise TypeError(f"{name}: {argument} is missing")
+            continue
         if isinstance(x, np.ndarray):
-            return "numpy"
-        if x is not None:
-            return array_module(x).__name__
-    return "numpy"
+            found = "numpy"
+        elif hasattr(x, "dtype"):
+            found = array_module(x).__name__
+        else:
+            raise TypeError(f"{name}: {argument} is a {type(x).__name__}, but an array is needed")
+        if library and found != library:
+            raise TypeError(f"{name}: {argument} is a {found} array, but {owner} is a {library} array")
+        library, owner = found, argument
+    return library

@@ -10,10 +10,10 @@ from fastnet.arrays import array_module, require_float
 
 
 def forward(x):
-    """Return max(x, 0), of x's shape."""
+    """Return max(x, 0), of x's shape; a NaN stays one."""
     require_float("relu", x=x)
     xp = array_module(x)
-    y = xp.where(x.real > 0, x, xp.zeros_like(x))
+    y = xp.where(x.real <= 0, xp.zeros_like(x), x)
     return y, y  # y > 0 exactly where x > 0, and the next layer keeps y alive anyway
 
 

@@ -26,8 +26,8 @@ def backward(dy, cache, needs=None):
 def _forward(x, y):
     zero = x.dtype.type(0)  # a plain 0 would make the branch's type float64
     for i in prange(x.size):
-        # A comparison, not max(): a NaN must come out as in the reference.
-        y[i] = x[i] if x[i] > zero else zero
+        # Not max(), and in this order, so that a NaN comes out as one.
+        y[i] = zero if x[i] <= zero else x[i]
 
 
 @kernel(parallel=True)
