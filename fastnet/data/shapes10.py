@@ -25,9 +25,9 @@ TRAIN, TEST, SIDE = 10_000, 2_000, 32
 CHUNK = 50  # images of one class at a time: small enough for the cache
 PARAMETERS = 16  # words a sample spends on its figure; the noise follows
 
-NOISE = 40.0  # grey levels: noise is uniform in -NOISE..NOISE, each channel for itself
-TURN = 0.25  # radians either way
-RADIUS = (7.0, 12.0)  # pixels
+NOISE = 50.0  # grey levels: noise is uniform in -NOISE..NOISE, each channel for itself
+TURN = 0.3  # radians either way
+RADIUS = (6.0, 12.0)  # pixels
 
 
 def _circle(u, v, r):
@@ -112,7 +112,7 @@ def _draw(figure: Callable, ids: np.ndarray, seed: int) -> np.ndarray:
     words = backend.call("philox", ids, seed=seed, stream=SHAPES, count=PARAMETERS + pixels // 4)
     p = uniform(words[:, :PARAMETERS])
     radius = RADIUS[0] + (RADIUS[1] - RADIUS[0]) * p[:, 0]
-    slack = (SIDE - 4) / 2 - radius  # the figure's circle stays two pixels away from the border
+    slack = SIDE / 2 - 1 - radius  # the circle around the figure stays a pixel away from the border
     x, y = (SIDE / 2 - 0.5 + slack * (2 * p[:, k] - 1) for k in (1, 2))
     angle = TURN * (2 * p[:, 3] - 1)
     ground, ink = 10 + 110 * p[:, 4:7], 120 + 125 * p[:, 7:10]
