@@ -1,9 +1,10 @@
 """Proofs of gradients: centered differences, the complex step, the adjoint test, and that each of them can fail."""
 
 from fastnet.check.errors import GradientError, relative_error
+from fastnet.check.models import check_model
 from fastnet.check.op import OpReport, check_op
 from fastnet.check.sharpness import check_is_sharp
 from fastnet.check.table import check_ops, format_table
 
-__all__ = ["GradientError", "OpReport", "check_is_sharp", "check_op", "check_ops", "format_table",
+__all__ = ["GradientError", "OpReport", "check_is_sharp", "check_model", "check_op", "check_ops", "format_table",
            "relative_error"]

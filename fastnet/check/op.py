@@ -105,10 +105,11 @@ def check_op(module: Any, arrays: Sequence[Array], options: dict[str, Any] | Non
             evidence[names[i]] = gather(module.forward, exact, arrays, options, u, i, entries=entries,
                                         itemsize=itemsize, rng=rng)
     found = {names[i]: _host(gradients[i]) for i in floating if i not in malformed}
-    report.rows = [_compare(report, argument, found[argument], e) for argument, e in evidence.items()]
+    report.rows = [compare(report, argument, found[argument], e) for argument, e in evidence.items()]
     if report.rows and all(row.zero for row in report.rows):
         report.failures.append(f"{op}: every gradient is zero, so the check saw nothing")
-    _check_sharpness(report, module, arrays, options, names, dy, found, evidence, seed)
+    corrupt(report, found, evidence, *_samples(module, arrays, options, names, dy, found),
+            float(np.linalg.norm(_host(dy))), seed)
     return _finished(report, raises)
 
 
@@ -149,7 +150,8 @@ def _check_value(report, oracle, arrays, options, y, itemsize):
     return error
 
 
-def _compare(report, argument, gradient, evidence: Evidence):
+def compare(report: OpReport, argument: str, gradient: np.ndarray, evidence: Evidence) -> ArgumentRow:
+    """Compare one gradient with its evidence: the table's row, and the failures put into the report."""
     row = ArgumentRow(argument, entries=len(evidence.coordinates), zero=evidence.is_zero(gradient))
     for finding in evidence.compare(gradient):
         setattr(row, {"differences": "differences", "complex step": "complex_step",
@@ -168,10 +170,12 @@ def _compare(report, argument, gradient, evidence: Evidence):
     return row
 
 
-def _check_sharpness(report, module, arrays, options, names, dy, found, evidence, seed):
+def corrupt(report: OpReport, found: dict[str, np.ndarray], evidence: dict[str, Evidence], samples: int,
+            without_sample: Callable, scale: float, seed: int) -> None:
     """Corrupt the gradients that are right; whether a wrong one could be wrong in one more way says nothing."""
-    right = {a: g for a, g in found.items() if g.size and not evidence[a].wrong(g)}
-    samples, without_sample = _samples(module, arrays, options, names, dy, found)
+    # A gradient that is zero but for rounding is corrupted as if it were exactly zero.
+    right = {a: 0 * g if evidence[a].is_zero(g) else g for a, g in found.items()
+             if g.size and not evidence[a].wrong(g)}
     # Where the adjoint test resolves one entry among all, any entry may be changed; else one that was looked at.
     seen = {a: e.coordinates for a, e in evidence.items() if e.direction is None or e.itemsize < 8}
     size = PERTURBATION
@@ -180,7 +184,7 @@ def _check_sharpness(report, module, arrays, options, names, dy, found, evidence
                                                                  ("complex step", e.complex_step)) if n is not None]
         size = max(size, 10 * min(bounds, default=0.0))
     escaped = check_is_sharp(right, lambda a, g: evidence[a].wrong(g), without_sample=without_sample, samples=samples,
-                             seen=seen, scale=float(np.linalg.norm(_host(dy))), size=size, seed=seed)
+                             seen=seen, scale=scale, size=size, seed=seed)
     for row in report.rows:
         if row.name in right:
             lines = [line for line in escaped if line.startswith(f"{row.name}: ")]

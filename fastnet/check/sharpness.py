@@ -31,7 +31,7 @@ def check_is_sharp(gradients: Mapping[str, np.ndarray], caught: Callable[[str, n
         indices = np.arange(gradient.size) if seen is None or name not in seen else seen[name]
         corrupted = [_changed(gradient, indices, scale, size, rng), *_swapped(gradient, indices, size)]
         if without_sample is not None:
-            corrupted += _dropped(name, gradient, without_sample, samples, indices, size, rng)
+            corrupted += _dropped(name, gradient, without_sample, samples, indices, scale, size, rng)
         escaped += [f"{name}: {what} went unnoticed" for what, wrong in corrupted if not caught(name, wrong)]
     return escaped
 
@@ -53,11 +53,12 @@ def _swapped(gradient, indices, size) -> Iterator[tuple[str, np.ndarray]]:
         yield f"the exchange of entries {_at(gradient, low)} and {_at(gradient, high)}", wrong
 
 
-def _dropped(name, gradient, without_sample, samples, indices, size, rng) -> Iterator[tuple[str, np.ndarray]]:
+def _dropped(name, gradient, without_sample, samples, indices, scale, size, rng) -> Iterator[tuple[str, np.ndarray]]:
     # Some samples contribute nothing (relu on negative inputs): take the first, in random order, that does.
+    largest = np.max(np.abs(gradient)) or scale
     for sample in rng.permutation(samples):
         wrong = without_sample(int(sample))[name]
-        if np.max(np.abs(wrong - gradient).flat[indices]) > size * np.max(np.abs(gradient)):
+        if np.max(np.abs(wrong - gradient).flat[indices]) > size * largest:
             yield f"the missing contribution of sample {sample}", wrong
             return
 

@@ -15,13 +15,17 @@ Shape = tuple[int, ...]  # of one sample, without the batch axis
 
 @dataclass(frozen=True)
 class Context:
-    """What a pass is for: training or inference, the keys of its random numbers, who its samples are."""
+    """What a pass is for: training or inference, the keys of its random numbers, who its samples are.
+
+    `tap(layer, x, y)`, where there is one, is shown every layer's input and output.
+    """
 
     training: bool = False
     seed: int = 0
     epoch: int = 0
     samples: Array | None = None
     update_statistics: bool = True
+    tap: Callable[["Layer", Array, Array], None] | None = None
 
 
 INFERENCE = Context()

@@ -49,8 +49,11 @@ class Sequential(Layer):
     def __call__(self, x: Array, context: Context) -> tuple[Array, Backward]:
         backs = []
         for layer in self.layers:
-            x, back = layer(x, context)
+            y, back = layer(x, context)
+            if context.tap is not None:
+                context.tap(layer, x, y)
             backs.append(back)
+            x = y
         needed = [False]  # whether layer i must hand dx to a parameter below it
         for layer in self.layers[:-1]:
             needed.append(needed[-1] or has_parameters(layer))
