@@ -91,11 +91,25 @@ def pair(name: str, *arrays: Array | None, **options: Any) -> Any:
     return module("reference", name)
 
 
-def run(name: str, *arrays: Array | None, **options: Any) -> tuple[Array, Callable[..., tuple[Array | None, ...]]]:
-    """Run op `name` forward; return `y` and a callback from `dy` (and `needs`) to the gradients, one per array."""
+def run(name: str, *arrays: Array | None, **options: Any) -> tuple[Array, Callable[..., tuple[Array, ...]]]:
+    """Run op `name` forward; return `y` and a callback from `dy` (and `needs`) to the gradients, one per array.
+
+    The callback raises ValueError or TypeError for a dy that is not of y's shape and type (for a loss any number is
+    fine): the kernels behind it trust their arguments.
+    """
     chosen = pair(name, *arrays, **options)
     y, cache = chosen.forward(*arrays, **options)
-    return y, lambda dy, needs=None: chosen.backward(dy, cache, needs)
+    shape, dtype = y.shape, y.dtype  # not y itself, which the closure would keep alive
+
+    def back(dy: Array, needs: tuple[bool, ...] | None = None) -> tuple[Array | None, ...]:
+        given = () if isinstance(dy, (int, float)) else getattr(dy, "shape", type(dy).__name__)
+        if given != shape:
+            raise ValueError(f"{name}: dy is {given}, but y is {shape}")
+        if shape and dy.dtype != dtype:
+            raise TypeError(f"{name}: dy is {dy.dtype}, but y is {dtype}")
+        return chosen.backward(dy, cache, needs)
+
+    return y, back
 
 
 def call(name: str, *arrays: Array | None, **options: Any) -> Any:
@@ -117,7 +131,7 @@ def kernels_compiled() -> bool:
 def _parameters(name: str) -> tuple[tuple[str, bool], ...]:
     """The array parameters of op or function `name`, and whether each has to be given."""
     reference = module("reference", name)
-    function = reference.forward if hasattr(reference, "forward") else reference.run  # type: ignore[union-attr]
+    function = reference.forward if hasattr(reference, "forward") else reference.run  # type: ignore[union-attr, attr-defined]
     return tuple((p.name, p.default is p.empty) for p in inspect.signature(function).parameters.values()
                  if p.kind is p.POSITIONAL_OR_KEYWORD)
 

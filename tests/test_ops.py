@@ -1,0 +1,363 @@
+"""The contract of every implementation of every op, found by walking the folders: an op is tested because it exists.
+
+Rows on a GPU (the reference on CuPy arrays, and the CUDA kernels) are skipped where there is none, not absent.
+"""
+
+import functools
+import importlib.util
+import inspect
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fastnet
+from fastnet import backend
+from fastnet.arrays import to_numpy
+from fastnet.check import check_op
+from fastnet.check.cases import Case, cases, ops
+from fastnet.check.contract import argument_names, same_bits
+from fastnet.check.errors import relative_error
+from fastnet.check.evidence import signed
+
+ROOT = Path(fastnet.__file__).parents[1]
+OPS = ops()
+ELEMENTWISE = [op for op in OPS if len(argument_names(backend.module("reference", op), 0)) == 1]
+FLOAT32_BOUND = 2e-6  # of the largest entry: 17 roundings
+FLOAT16_BOUND = 2e-3  # two roundings
+# op -> label -> why no kernel takes it. Everything else has to run on the kernels in float32 and float64.
+FALLS_BACK: dict[str, dict[str, str]] = {}
+
+
+@functools.cache
+def no_gpu() -> bool:
+    if importlib.util.find_spec("cupy") is None:
+        return True
+    import cupy
+
+    try:
+        return cupy.cuda.runtime.getDeviceCount() == 0
+    except cupy.cuda.runtime.CUDARuntimeError:
+        return True
+
+
+def _implementations(op):
+    """(name in the test's id, implementation, library of the arrays) for every implementation an op has a file for."""
+    yield "reference", "reference", "numpy"
+    if (ROOT / "kernels" / "cpu" / f"{op}.py").exists():
+        yield "cpu", "cpu", "numpy"
+    yield "cupy", "reference", "cupy"
+    if (ROOT / "kernels" / "cuda" / f"{op}.py").exists():
+        yield "cuda", "cuda", "cupy"
+
+
+ROWS = [pytest.param(case, implementation, library, id=f"{op}-{label}-{case.label}")
+        for op in OPS for case in cases(op) for label, implementation, library in _implementations(op)]
+PAIRS = [pytest.param(op, implementation, id=f"{op}-{label}")
+         for op in OPS for label, implementation, _ in _implementations(op) if label != "cupy"]
+on_every_row = pytest.mark.parametrize(("case", "implementation", "library"), ROWS)
+
+
+def found(op, implementation):
+    if implementation == "cuda" and no_gpu():
+        pytest.skip("no GPU")
+    module = backend.module(implementation, op)
+    assert module is not None, f"{op} has a file in kernels/{implementation}, but no module"
+    return module
+
+
+def on(library, arrays):
+    if library == "numpy":
+        return list(arrays)
+    if no_gpu():
+        pytest.skip("no GPU")
+    import cupy
+
+    return [None if a is None else cupy.asarray(a) for a in arrays]
+
+
+def cast(case: Case, x_type, parameter_type=None) -> list:
+    """The case's arrays with x, and the other floating arrays, in other types."""
+    kinds = [x_type] + [parameter_type or x_type] * len(case.arrays)
+    return [a if a is None or a.dtype.kind != "f" else a.astype(t) for a, t in zip(case.arrays, kinds, strict=False)]
+
+
+def both_passes(module, arrays, options, dy=None):
+    """(y, dy, gradients); dy is random unless given."""
+    y, cache = module.forward(*arrays, **options)
+    if dy is None:
+        dy = np.asarray(signed(np.random.default_rng(1), tuple(y.shape)), dtype=y.dtype)
+        dy = on("cupy", [dy])[0] if type(y).__module__.startswith("cupy") else dy
+    return y, dy, module.backward(dy, cache)
+
+
+def expected(case, arrays, dy):
+    """The reference in float64, on the values that the arrays hold in their own type."""
+    host = [None if a is None else to_numpy(a) for a in arrays]
+    precise = [a.astype(np.float64) if a is not None and a.dtype.kind == "f" else a for a in host]
+    y, _, gradients = both_passes(backend.module("reference", case.op), precise, case.options,
+                                  to_numpy(dy).astype(np.float64))
+    return y, gradients
+
+
+def assert_close(ours, theirs, bound):
+    for a, b in zip(ours, theirs, strict=True):
+        assert (a is None) == (b is None)
+        if a is not None:
+            assert relative_error(to_numpy(a).astype(np.float64), to_numpy(b).astype(np.float64)) <= bound
+
+
+@on_every_row
+def test_is_proven(case, implementation, library):
+    """Value, gradients by differences, complex step and adjoint test, contract, and the check is sharp: in float64."""
+    module, arrays = found(case.op, implementation), on(library, case.arrays)
+    report = check_op(module, arrays, case.options, oracle=backend.module("reference", case.op))
+    assert report.implementation == implementation
+    assert report.notes == []
+    assert report.value is not None
+    for row in report.rows:
+        assert None not in (row.differences, row.complex_step, row.adjoint)
+        assert row.sharp
+        assert not row.zero
+        # Margins that the code reaches today: a loss of precision shows before the bound is broken.
+        assert row.differences < 1e-9
+        assert max(row.complex_step, row.adjoint) < 1e-14
+
+
+@on_every_row
+def test_float32_agrees(case, implementation, library):
+    module, arrays = found(case.op, implementation), on(library, cast(case, np.float32))
+    y, dy, gradients = both_passes(module, arrays, case.options)
+    assert y.dtype == np.float32
+    for a, gradient in zip(arrays, gradients, strict=False):
+        assert gradient is None or (gradient.dtype == np.float32 and gradient.shape == a.shape)
+    theirs, their_gradients = expected(case, arrays, dy)
+    assert_close([y, *gradients], [theirs, *their_gradients], FLOAT32_BOUND)
+
+
+@on_every_row
+def test_float16_storage(case, implementation, library):
+    """x, y and dx in 16 bits, parameters and their gradients in 32: the reference, and no kernel by accident."""
+    module, arrays = found(case.op, implementation), on(library, cast(case, np.float16, np.float32))
+    if implementation != "reference" and not module.supports(*arrays, **case.options):
+        with backend.use(implementation), pytest.raises(ValueError, match=f"does not support {case.op}"):
+            backend.run(case.op, *arrays, **case.options)
+        return
+    y, dy, gradients = both_passes(module, arrays, case.options)
+    assert y.dtype == np.float16
+    for a, gradient in zip(arrays, gradients, strict=False):
+        assert gradient is None or gradient.dtype == a.dtype
+    theirs, their_gradients = expected(case, arrays, dy)
+    assert_close([y, *gradients], [theirs, *their_gradients], FLOAT16_BOUND)
+
+
+def _strided(x):
+    wide = np.zeros([2 * n for n in x.shape], x.dtype)
+    view = wide[tuple(slice(None, None, 2) for _ in x.shape)]
+    view[...] = x
+    return view
+
+
+VIEWS = {
+    "transposed": lambda x: np.array(x.T, order="C").T,
+    "strided": _strided,
+    "reversed": lambda x: np.array(x[(slice(None, None, -1),) * x.ndim], order="C")[(slice(None, None, -1),) * x.ndim],
+}
+
+
+@pytest.mark.parametrize("view", VIEWS)
+@on_every_row
+def test_non_contiguous(case, implementation, library, view):
+    """Views of any strides, dy among them, give what contiguous arrays give."""
+    module, arrays = found(case.op, implementation), on(library, case.arrays)
+    y, dy, gradients = both_passes(module, arrays, case.options)
+    views = [None if a is None else VIEWS[view](a) for a in arrays]
+    for a, b in zip(arrays, views, strict=True):
+        assert a is None or (np.array_equal(to_numpy(a), to_numpy(b)) and (a.size < 2 or a.strides != b.strides
+                                                                           or view == "transposed"))
+    y_view, cache = module.forward(*views, **case.options)
+    strided_dy = VIEWS[view](dy) if dy.ndim else dy
+    assert_close([y_view, *module.backward(strided_dy, cache)], [y, *gradients], 1e-14)
+
+
+@pytest.mark.parametrize(("op", "implementation"), PAIRS)
+def test_same_signature(op, implementation):
+    reference, module = backend.module("reference", op), found(op, implementation)
+    forward = inspect.signature(reference.forward)
+    assert inspect.signature(module.forward) == forward
+    assert str(inspect.signature(module.backward)) == "(dy, cache, needs=None)"
+    assert all(p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) for p in forward.parameters.values())
+    if implementation != "reference":
+        assert inspect.signature(module.supports) == forward
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("case", [c for op in OPS for c in cases(op)], ids=lambda c: f"{c.op}-{c.label}")
+def test_dispatch(case, dtype):
+    """NumPy arrays go to the kernels wherever there are some, except where the table says why not."""
+    with_kernels = "cpu" in [label for label, _, _ in _implementations(case.op)]
+    falls_back = case.label in FALLS_BACK.get(case.op, {})
+    chosen = backend.pair(case.op, *cast(case, dtype), **case.options)
+    assert chosen is backend.module("cpu" if with_kernels and not falls_back else "reference", case.op)
+
+
+def _many(case, batch):
+    """The case's arrays as float32 with a batch of at least `batch` samples; parameters stay as they are."""
+    names = argument_names(backend.module("reference", case.op), 0)
+    batched = {"x", "labels", "targets", "samples"}
+    arrays = cast(case, np.float32)
+    repeats = -(-batch // len(arrays[0]))
+    tiled = [np.concatenate([a] * repeats) if name in batched else a
+             for name, a in zip(names, arrays, strict=False)]
+    # No two samples alike, or a mix-up of rows would not show. 1.25 keeps its distance from the kinks.
+    tiled[0] *= np.random.default_rng(2).uniform(1, 1.25, (len(tiled[0]),) + (1,) * (tiled[0].ndim - 1)).astype("f")
+    return tiled
+
+
+def _wide(batch, features, outputs):
+    rng = np.random.default_rng(3)
+    shapes = (batch, features), (features, outputs), (outputs,)
+    return Case("linear", f"{batch} rows, {features} features", tuple(rng.standard_normal(s) for s in shapes))
+
+
+LARGE = [*[(case.op, _many(case, 2500), case) for op in OPS for case in cases(op)],
+         *[("linear", cast(case, np.float32), case) for case in (_wide(40, 1500, 20), _wide(700, 1100, 30))]]
+
+
+@pytest.mark.parametrize(("op", "arrays", "case"), [pytest.param(*row, id=f"{row[0]}-{row[2].label}") for row in LARGE])
+def test_large_and_any_number_of_threads(op, arrays, case):
+    """Kernels on arrays of many blocks: close to the reference, with the same bits for 1 and 2 threads."""
+    module = backend.pair(op, *arrays, **case.options)
+    if module is backend.module("reference", op):
+        pytest.skip("no kernel")
+    numba = pytest.importorskip("numba")
+    if numba.config.NUMBA_NUM_THREADS < 2:
+        pytest.skip("one core")
+    runs = []
+    threads = numba.get_num_threads()
+    try:
+        for count in (1, 2):
+            numba.set_num_threads(count)
+            y, dy, gradients = both_passes(module, arrays, case.options)
+            runs.append([y, *gradients])
+    finally:
+        numba.set_num_threads(threads)
+    assert all(map(same_bits, *runs))
+    theirs, their_gradients = expected(case, arrays, dy)
+    assert_close(runs[0], [theirs, *their_gradients], 4 * FLOAT32_BOUND)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("op", "implementation"), [p for p in PAIRS if p.values[0] in ELEMENTWISE])
+def test_nan_stays(op, implementation, dtype):
+    """A NaN comes out where it went in, and nowhere else: a diverged run must not look sound."""
+    module = found(op, implementation)
+    for case in cases(op):
+        x = case.arrays[0].astype(dtype)
+        x[2, 1] = np.nan
+        y, _ = module.forward(*on("cupy" if implementation == "cuda" else "numpy", [x]), **case.options)
+        np.testing.assert_array_equal(np.isnan(to_numpy(y)), np.isnan(x))
+
+
+X, INTEGERS, LABELS = np.ones((5, 3)), np.ones((5, 3), int), np.array([0, 1, 2, 1, 0])
+NAN = float("nan")
+
+
+def _loss_calls(labels="labels", options=()):
+    return [
+        ("integer logits", (INTEGERS, LABELS), {}), ("no logits", (None, LABELS), {}),
+        ("a list", ([[1.0]], LABELS), {}),
+        ("1-d logits", (X[0], LABELS), {}), ("3-d logits", (X[None], LABELS), {}),
+        (f"list of {labels}", (X, [0, 1, 2, 1, 0]), {}), (f"no {labels}", (X, None), {}),
+        (f"{labels} left out", (X,), {}),
+        ("too few labels", (X, LABELS[:4]), {}), ("2-d labels", (X, LABELS[:, None]), {}),
+        ("label too large", (X, LABELS + 1), {}), ("negative label", (X, LABELS - 1), {}),
+        ("float labels", (X, LABELS.astype(float)), {}), ("boolean labels", (X, LABELS > 0), {}),
+        ("empty batch", (X[:0], LABELS[:0]), {}),
+        *options,
+    ]
+
+
+def _dense_loss_calls(*options):
+    return _loss_calls("targets", [
+        ("targets of another shape", (X, X[:, :2]), {}), ("unknown reduction", (X, LABELS), {"reduction": "sum"}),
+        *((f"{k}={v}", (X, LABELS), {k: v}) for k, v in options),
+    ])
+
+
+def _elementwise_calls(*options):
+    return [("integers", (INTEGERS,), {}), ("booleans", (INTEGERS > 0,), {}), ("a list", ([1.0, 2.0],), {}),
+            ("a number", (1.0,), {}), ("nothing", (None,), {}), ("two arrays", (X, X), {}),
+            *((f"{k}={v}", (X,), {k: v}) for k, v in options)]
+
+
+C = np.ones(3)
+KEY = {"p": 0.5, "key": (1, 2, 3)}
+MALFORMED = {
+    "linear": [("integer x", (INTEGERS, X.T, None), {}), ("integer w", (X, INTEGERS.T, None), {}),
+               ("1-d x", (C, X.T, None), {}), ("4-d x", (np.ones((5, 2, 2, 3)), X.T), {}), ("1-d w", (X, C), {}),
+               ("features", (X, X, None), {}), ("too long b", (X, X.T, C), {}),
+               ("2-d b", (X, X.T, np.ones((1, 5))), {}),
+               ("integer b", (X, X.T, np.ones(5, int)), {}), ("w is a list", (X, X.T.tolist()), {}),
+               ("no w", (X, None), {}), ("w left out", (X,), {}), ("four arrays", (X, X.T, None, X), {})],
+    "batch_norm": [("integer x", (INTEGERS, C, C), {}), ("1-d x", (C, C, C), {}), ("no samples", (X[:0], C, C), {}),
+                   ("gamma", (X, C[:2], C), {}), ("beta", (X, C, C[:2]), {}), ("2-d gamma", (X, X[:1], C), {}),
+                   ("no gamma", (X, None, C), {}), ("eps=0", (X, C, C), {"eps": 0}),
+                   ("eps=nan", (X, C, C), {"eps": NAN}), ("integer beta", (X, C, C.astype(int)), {})],
+    "batch_norm_fixed": [("integer x", (INTEGERS, C, C, C, C), {}), ("1-d x", (C, C, C, C, C), {}),
+                         ("gamma", (X, C[:2], C, C, C), {}), ("beta", (X, C, C[:2], C, C), {}),
+                         ("mean", (X, C, C, C[:2], C), {}), ("var", (X, C, C, C, C[:2]), {}),
+                         ("no var", (X, C, C, C), {}), ("eps=0", (X, C, C, C, C), {"eps": 0})],
+    "dropout": [("integer x", (INTEGERS, LABELS), KEY), ("0-d x", (np.ones(()), LABELS), KEY),
+                ("float samples", (X, C), KEY), ("too few samples", (X, LABELS[:4]), KEY),
+                ("no samples", (X, None), KEY), ("samples is a list", (X, [1, 2, 3, 4, 5]), KEY),
+                ("p=1", (X, LABELS), {**KEY, "p": 1}),
+                ("p=-0.1", (X, LABELS), {**KEY, "p": -0.1}), ("p=nan", (X, LABELS), {**KEY, "p": NAN}),
+                ("short key", (X, LABELS), {**KEY, "key": (1, 2)}),
+                ("wide key", (X, LABELS), {**KEY, "key": (1, 2**32, 3)}),
+                ("negative key", (X, LABELS), {**KEY, "key": (-1, 2, 3)})],
+    "elu": _elementwise_calls(("alpha", 0), ("alpha", -1.0), ("alpha", NAN)),
+    "gelu": _elementwise_calls(("approximate", "sigmoid"), ("approximate", None)),
+    "leaky_relu": _elementwise_calls(("negative_slope", -0.1), ("negative_slope", NAN)),
+    "relu": _elementwise_calls(),
+    "sigmoid": _elementwise_calls(),
+    "swish": _elementwise_calls(),
+    "tanh": _elementwise_calls(),
+    "softmax_cross_entropy": _loss_calls(options=[(f"label_smoothing={s}", (X, LABELS), {"label_smoothing": s})
+                                                  for s in (1, -0.1, NAN)]),
+    "sigmoid_cross_entropy": _dense_loss_calls(),
+    "mean_squared_error": _dense_loss_calls(),
+    "soft_margin": _dense_loss_calls(),
+    "huber": _dense_loss_calls(("delta", 0), ("delta", -1), ("delta", NAN)),
+}
+
+
+def test_every_op_has_malformed_calls():
+    assert sorted(MALFORMED) == OPS
+
+
+@pytest.mark.parametrize(("op", "arrays", "options"), [
+    pytest.param(op, arrays, options, id=f"{op}-{label}")
+    for op, calls in MALFORMED.items() for label, arrays, options in calls])
+def test_malformed_call(op, arrays, options):
+    """One line that begins with the op's name, by the public way and, where all arrays are there, by the reference."""
+    runs = [lambda: backend.run(op, *arrays, **options)]
+    if all(isinstance(a, np.ndarray) for a in arrays) and len(arrays) == len(cases(op)[0].arrays):
+        runs.append(lambda: backend.module("reference", op).forward(*arrays, **options))
+    for run in runs:
+        with pytest.raises((TypeError, ValueError)) as caught:
+            run()
+        message = str(caught.value)
+        assert message.startswith(f"{op}: ")
+        assert "\n" not in message
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_malformed_dy(op):
+    case = cases(op)[0]
+    y, back = backend.run(op, *case.arrays, **case.options)
+    others = [y.astype(np.float32), 1.0] if y.ndim else []
+    for wrong in (np.ones((*y.shape, 2)), np.ones((3, 3, 3)), [1.0], None, *others):
+        with pytest.raises((TypeError, ValueError), match=f"^{op}: dy is "):
+            back(wrong)
+    assert len(back(np.ones_like(y))) == len(case.arrays)
