@@ -6,8 +6,8 @@ from typing import Any
 
 # Okabe & Ito's palette: told apart with any form of colour blindness.
 TRAIN, VALIDATION, RATE = "#0072B2", "#D55E00", "#009E73"
-STYLE = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.3,
-         "legend.frameon": False, "figure.constrained_layout.use": True, "lines.linewidth": 1.6}
+STYLE: Any = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
+              "grid.alpha": 0.3, "legend.frameon": False, "figure.constrained_layout.use": True, "lines.linewidth": 1.6}
 
 
 def training_curves(history: Sequence[Mapping[str, Any]], rates: Sequence[float], path: Path, *, title: str) -> None:

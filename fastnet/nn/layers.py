@@ -98,7 +98,8 @@ class BatchNorm(Layer):
             op = backend.pair("batch_norm", x, gamma.value, beta.value, eps=self.eps)
             y, cache = op.forward(x, gamma.value, beta.value, eps=self.eps)
             if context.update_statistics:
-                self._update(*op.statistics(cache), count=math.prod(x.shape[:-1]))
+                mean, var = op.statistics(cache)
+                self._update(mean, var, math.prod(x.shape[:-1]))
         else:
             dtype = accumulator(x.dtype)
             arrays = (x, gamma.value, beta.value, *(s.astype(dtype, copy=False) for s in self.statistics_here.values()))

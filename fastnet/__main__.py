@@ -1,0 +1,7 @@
+"""`python -m fastnet`."""
+
+import sys
+
+from fastnet.cli import main
+
+sys.exit(main())

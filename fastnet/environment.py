@@ -1,0 +1,52 @@
+"""What this machine offers: versions, threads, BLAS, GPU, and which backend would run."""
+
+import importlib.util
+import os
+import platform
+from importlib import metadata
+
+from fastnet.arrays import _blas
+from fastnet.paths import cache_folder
+
+PACKAGES = ("fastnet", "numpy", "numba", "scipy", "matplotlib", "safetensors", "threadpoolctl", "cupy", "numba-cuda",
+            "torch")
+
+
+def describe() -> list[tuple[str, str]]:
+    """(what, value) pairs, in the order in which to print them."""
+    rows = [("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")]
+    rows += [(name, version) for name in PACKAGES if (version := _version(name))]
+    rows.append(("cores", str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())))
+    if importlib.util.find_spec("numba"):
+        import numba
+
+        from fastnet.kernels.cpu._jit import kernel_cache
+
+        rows += [("numba threads", str(numba.get_num_threads())), ("kernel cache", str(kernel_cache()))]
+    rows += [("BLAS", f"{lib['internal_api']} {lib.get('version', '')} ({lib['prefix']}), one thread inside fastnet")
+             for lib in _blas().info()]
+    rows += [("data cache", str(cache_folder() / "cifar10")), ("GPU", gpu()),
+             ("NumPy arrays run on", "cpu (Numba)" if importlib.util.find_spec("numba") else "reference (no Numba)")]
+    return rows
+
+
+def gpu() -> str:
+    """The first GPU's name, or why there is none."""
+    if importlib.util.find_spec("cupy") is None:
+        return "none: CuPy is not installed (pip install 'fastnet[cuda12]' or 'fastnet[cuda13]')"
+    import cupy
+
+    try:
+        properties = cupy.cuda.runtime.getDeviceProperties(0)
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        return f"none: {error}"
+    return f"{properties['name'].decode()}, sm_{properties['major']}{properties['minor']}"
+
+
+def _version(name: str) -> str | None:
+    for package in (name, *(f"{name}-cuda{v}x" for v in (12, 13) if name == "cupy")):
+        try:
+            return metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return None
