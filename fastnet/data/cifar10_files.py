@@ -91,12 +91,15 @@ def rows(found: Location, content: bytes, file: str) -> np.ndarray:
         both = np.frombuffer(content, np.uint8).reshape(ROWS, 1 + PIXELS)
         labels = both[:, 0].astype(np.int64)
     else:
+        both = np.empty((ROWS, 1 + PIXELS), np.uint8)
         pixels, labels = batch_pickle.read(content, ROWS, file)
     wrong = (labels < 0) | (labels >= len(CLASSES))
     if wrong.any():
         row = int(wrong.argmax())
         raise ValueError(f"cifar10: {file} has label {labels[row]} in row {row} (the first is 0), but labels are 0..9")
-    return both if found.form == "binary" else np.concatenate([labels[:, None].astype(np.uint8), pixels], axis=1)
+    if found.form == "python":
+        both[:, 0], both[:, 1:] = labels, pixels
+    return both
 
 
 def md5(content: bytes) -> str:

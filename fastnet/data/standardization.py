@@ -64,7 +64,7 @@ class Standardization:
         return cls(np.array(mean).reshape(total.shape), np.array(std).reshape(total.shape), per)
 
     def constants(self, shape: tuple[int, int, int], dtype: Any = "float32") -> tuple[np.ndarray, np.ndarray]:
-        """Mean and scale (1/std) for images of `shape` (H, W, C), each of that shape and contiguous.
+        """Mean and scale (1/std) for images of `shape` (H, W, C), each a new array of that shape.
 
         Raises ValueError where the constants belong to images of another shape.
         """
@@ -72,7 +72,7 @@ class Standardization:
             raise ValueError(f"Standardization: the images are {tuple(shape)} (H, W, C), but the mean is per "
                              f"{self.per} and has shape {self.mean.shape}")
         scale = 1 / np.where(self.std == 0, 1.0, self.std)
-        mean, scale = (np.ascontiguousarray(np.broadcast_to(a, shape), dtype) for a in (self.mean, scale))
+        mean, scale = (np.array(np.broadcast_to(a, shape), dtype, order="C") for a in (self.mean, scale))
         return mean, scale
 
     def apply(self, images: np.ndarray, dtype: Any = "float32") -> np.ndarray:

@@ -17,8 +17,8 @@ def supports(images, indices, mean, scale, *, dtype="float32"):
 
 def run(images, indices, mean, scale, *, dtype="float32"):
     y = np.empty((len(indices), *images.shape[1:]), mean.dtype)
-    _run(images.reshape(len(images), -1), np.ascontiguousarray(indices, np.int64), mean.reshape(-1),
-         scale.reshape(-1), y.reshape(len(y), -1))
+    _run(images.reshape(len(images), mean.size), np.ascontiguousarray(indices, np.int64), mean.reshape(-1),
+         scale.reshape(-1), y.reshape(len(y), mean.size))
     return y
 
 
