@@ -260,6 +260,7 @@ def test_what_the_kernel_does_not_take_goes_to_the_reference():
     ({"images": np.zeros((40, 90), np.uint8)}, ValueError, r"images \(40, 90\), indices"),
     ({"indices": np.array([[1]])}, ValueError, r"indices \(1, 1\)"),
     ({"indices": np.array([3, 40, 41])}, ValueError, "index 40 is outside 0..39"),
+    ({"indices": np.array([40])}, ValueError, "index 40 is outside 0..39"),
     ({"indices": np.array([3, -1])}, ValueError, "index -1 is outside 0..39"),
 ])
 def test_standardize_batch_says_what_does_not_fit(change, kind, message):

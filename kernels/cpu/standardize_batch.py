@@ -3,7 +3,7 @@
 import numpy as np
 from numba import prange
 
-from fastnet.kernels.cpu._jit import is_float, kernel
+from fastnet.kernels.cpu._jit import is_float, parallel_kernel
 
 
 def supports(images, indices, mean, scale, *, dtype="float32"):
@@ -17,13 +17,13 @@ def supports(images, indices, mean, scale, *, dtype="float32"):
 
 def run(images, indices, mean, scale, *, dtype="float32"):
     y = np.empty((len(indices), *images.shape[1:]), mean.dtype)
-    _run(images.reshape(len(images), mean.size), np.ascontiguousarray(indices, np.int64), mean.reshape(-1),
-         scale.reshape(-1), y.reshape(len(y), mean.size))
+    _run.sized(y.size)(images.reshape(len(images), mean.size), np.ascontiguousarray(indices, np.int64),
+                       mean.reshape(-1), scale.reshape(-1), y.reshape(len(y), mean.size))
     return y
 
 
-# No fast-math at all: contracted to a fused multiply-add the bits would not be the reference's.
-@kernel(parallel=True, fastmath=frozenset())
+# No fast-math at all: the difference and the product are each rounded, as in the reference.
+@parallel_kernel(fastmath=frozenset())
 def _run(images, indices, mean, scale, y):
     as_float = y.dtype.type
     for b in prange(indices.size):
