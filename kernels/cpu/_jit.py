@@ -18,7 +18,7 @@ from fastnet.paths import cache_folder
 
 FLOATS = ("float32", "float64")
 CONTRACT = frozenset({"contract", "nsz"})
-REASSOCIATE = frozenset({"contract", "nsz", "reassoc", "arcp"})
+PARALLEL_WORK = 1 << 15  # simple operations: some 5 microseconds on one thread, three times what a launch costs
 
 
 @functools.cache
@@ -37,19 +37,48 @@ def kernel_cache() -> Path:
         return Path(tempfile.mkdtemp(prefix="fastnet-kernels-"))
 
 
-def kernel(parallel: bool = False, fastmath: frozenset[str] = CONTRACT, **options: Any) -> Callable:
+def kernel(fastmath: frozenset[str] = CONTRACT, **options: Any) -> Callable:
     """`numba.njit` with this library's settings: cached, NumPy's division rules, an explicit fast-math set."""
+    return lambda function: _compiled(function, "serial", fastmath, **options)
 
-    def compiled(function: Callable) -> Any:
-        previous = numba.config.CACHE_DIR
-        numba.config.CACHE_DIR = str(kernel_cache())
-        try:
-            return numba.njit(cache=True, parallel=parallel, fastmath=set(fastmath), error_model="numpy",
-                              nogil=True, **options)(function)
-        finally:
-            numba.config.CACHE_DIR = previous
 
-    return compiled
+def parallel_kernel(cost: int = 1, fastmath: frozenset[str] = CONTRACT) -> Callable:
+    """A kernel whose `prange` loops run on all threads when there is work enough; see `ParallelKernel`."""
+    return lambda function: ParallelKernel(function, cost, fastmath)
+
+
+class ParallelKernel:
+    """One function with `prange` loops, compiled at first use for one thread, for all of them, or both.
+
+    Starting the threads costs as much as `PARALLEL_WORK` simple operations, and where other processes hold a core it
+    costs far more: every loop then waits for a thread that is not running. So little work stays on one thread. The
+    choice depends on the sizes of the arrays alone, never on how many threads there are: the bits do not either.
+
+    Called directly, the work is the size of the first array times `cost`, the weight of one entry in simple
+    operations; `sized(work)` is for calls where that says nothing.
+    """
+
+    def __init__(self, function: Callable, cost: int, fastmath: frozenset[str]) -> None:
+        self._serial = _compiled(function, "serial", fastmath)
+        self._parallel = _compiled(function, "parallel", fastmath, parallel=True)
+        self._cost = cost
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self.sized(arguments[0].size * self._cost)(*arguments)
+
+    def sized(self, work: int) -> Callable:
+        """The variant for this many simple operations."""
+        return self._parallel if work >= PARALLEL_WORK else self._serial
+
+
+def _compiled(function: Callable, variant: str, fastmath: frozenset[str], **options: Any) -> Any:
+    # Numba's cache does not tell the variants of one function apart, hence a folder for each.
+    previous = numba.config.CACHE_DIR
+    numba.config.CACHE_DIR = str(kernel_cache() / variant)
+    try:
+        return numba.njit(cache=True, fastmath=set(fastmath), error_model="numpy", nogil=True, **options)(function)
+    finally:
+        numba.config.CACHE_DIR = previous
 
 
 def is_float(*arrays: Any) -> bool:

@@ -5,7 +5,7 @@ import math
 from numba import prange
 
 from fastnet.functions.adam_update import factors
-from fastnet.kernels.cpu._jit import is_float, kernel
+from fastnet.kernels.cpu._jit import is_float, parallel_kernel
 
 
 def supports(w, g, m, v, *, t, lr, beta1=0.9, beta2=0.999, eps=1e-8, eps_mode="outside", decay=0.0, penalised=0):
@@ -22,7 +22,7 @@ def run(w, g, m, v, *, t, lr, beta1=0.9, beta2=0.999, eps=1e-8, eps_mode="outsid
             kind(inside), kind(outside), kind(decay), penalised)
 
 
-@kernel(parallel=True)
+@parallel_kernel(cost=4)
 def _update(w, g, m, v, size, beta1, rest1, beta2, rest2, correction, inside, outside, decay, penalised):
     for i in prange(w.size):
         step = g[i] + decay * w[i] if i < penalised else g[i]

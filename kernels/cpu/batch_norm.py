@@ -11,7 +11,7 @@ import numpy as np
 from numba import prange
 
 from fastnet.arrays import empty
-from fastnet.kernels.cpu._jit import is_float, kernel
+from fastnet.kernels.cpu._jit import is_float, parallel_kernel
 
 MOST_BLOCKS = 64
 LEAST_ROWS = 32
@@ -53,7 +53,7 @@ def _block(rows):
     return max(LEAST_ROWS, math.ceil(len(rows) / MOST_BLOCKS))
 
 
-@kernel(parallel=True)
+@parallel_kernel(cost=4)
 def _forward(x, gamma, beta, eps, block_rows, y, mean, var, rstd):
     m, channels = x.shape
     blocks = (m + block_rows - 1) // block_rows
@@ -83,7 +83,7 @@ def _forward(x, gamma, beta, eps, block_rows, y, mean, var, rstd):
                 y[i, c] = (x[i, c] - mean[c]) * scale[c] + beta[c]
 
 
-@kernel(parallel=True)
+@parallel_kernel(cost=4)
 def _backward(dy, x, gamma, mean, rstd, block_rows, needs_x, dx, dgamma, dbeta):
     m, channels = x.shape
     blocks = (m + block_rows - 1) // block_rows

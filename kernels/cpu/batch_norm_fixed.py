@@ -9,7 +9,7 @@ import numpy as np
 from numba import prange
 
 from fastnet.arrays import empty
-from fastnet.kernels.cpu._jit import is_float, kernel
+from fastnet.kernels.cpu._jit import is_float, parallel_kernel
 
 MOST_BLOCKS = 64
 LEAST_ROWS = 32
@@ -48,14 +48,14 @@ def _rows(x):
     return np.ascontiguousarray(x).reshape(-1, x.shape[-1])
 
 
-@kernel(parallel=True)
+@parallel_kernel(cost=2)
 def _forward(x, mean, scale, beta, y):
     for i in prange(len(x)):
         for c in range(x.shape[1]):
             y[i, c] = (x[i, c] - mean[c]) * scale[c] + beta[c]
 
 
-@kernel(parallel=True)
+@parallel_kernel(cost=2)
 def _backward(dy, x, mean, scale, block_rows, needs_x, needs_sums, dx, partial):
     for block in prange(len(partial)):
         dy_sum, centred_sum = partial[block, 0], partial[block, 1]

@@ -5,7 +5,7 @@ from numba import prange
 
 from fastnet.arrays import empty
 from fastnet.functions.philox import split_key
-from fastnet.kernels.cpu._jit import is_float, kernel
+from fastnet.kernels.cpu._jit import is_float, parallel_kernel
 from fastnet.kernels.cpu._philox import philox
 
 
@@ -35,7 +35,7 @@ def _masked(x, samples, p, key):
     return y
 
 
-@kernel(parallel=True)
+@parallel_kernel(cost=2)
 def _mask(x, samples, epoch, stream, key0, key1, threshold, scale, y):
     n, count = x.shape
     zero = x.dtype.type(0)

@@ -6,7 +6,7 @@ from numba import prange
 
 from fastnet.kernels.cpu import _elementwise
 from fastnet.kernels.cpu._elementwise import flat, like
-from fastnet.kernels.cpu._jit import kernel
+from fastnet.kernels.cpu._jit import parallel_kernel
 
 
 def supports(x, *, alpha=1.0):
@@ -29,14 +29,14 @@ def backward(dy, cache, needs=None):
     return (dx,)
 
 
-@kernel(parallel=True)
+@parallel_kernel(cost=8)
 def _forward(x, alpha, y):
     zero = x.dtype.type(0)
     for i in prange(x.size):
         y[i] = x[i] if x[i] > zero else alpha * math.expm1(x[i])
 
 
-@kernel(parallel=True)
+@parallel_kernel(cost=8)
 def _backward(dy, y, alpha, dx):
     zero = dy.dtype.type(0)
     for i in prange(dy.size):

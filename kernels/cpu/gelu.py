@@ -7,7 +7,7 @@ from numba import prange
 
 from fastnet.kernels.cpu import _elementwise
 from fastnet.kernels.cpu._elementwise import flat, like
-from fastnet.kernels.cpu._jit import kernel
+from fastnet.kernels.cpu._jit import kernel, parallel_kernel
 from fastnet.kernels.cpu._logistic import sigmoid
 
 CUBIC = 0.044715
@@ -52,14 +52,14 @@ def _probability(x, tanh_form, real):
     return real(0.5) * (real(1) + math.erf(x * real(ROOT_HALF)))
 
 
-@kernel(parallel=True)
+@parallel_kernel(cost=8)
 def _forward(x, tanh_form, y):
     real = x.dtype.type
     for i in prange(x.size):
         y[i] = x[i] * _probability(_bounded(x[i], real), tanh_form, real)
 
 
-@kernel(parallel=True)
+@parallel_kernel(cost=8)
 def _backward(dy, x, tanh_form, dx):
     real = x.dtype.type
     for i in prange(dy.size):

@@ -4,7 +4,7 @@ from numba import prange
 
 from fastnet.kernels.cpu import _elementwise
 from fastnet.kernels.cpu._elementwise import flat, like
-from fastnet.kernels.cpu._jit import kernel
+from fastnet.kernels.cpu._jit import parallel_kernel
 
 
 def supports(x, *, negative_slope=0.01):
@@ -28,7 +28,7 @@ def backward(dy, cache, needs=None):
     return (dx,)
 
 
-@kernel(parallel=True)
+@parallel_kernel()
 def _scale_where_not_positive(x, sign, slope, y):
     zero = x.dtype.type(0)
     for i in prange(x.size):

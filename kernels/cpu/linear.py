@@ -10,7 +10,7 @@ from numba import prange
 
 from fastnet.arrays import empty
 from fastnet.kernels.cpu._gemm import NORMAL, SCALARS, TRANSPOSED, address, gemm
-from fastnet.kernels.cpu._jit import is_float, kernel
+from fastnet.kernels.cpu._jit import is_float, kernel, parallel_kernel
 
 ROWS = 256  # rows a block, for long x; two blocks of fewer rows pack w twice for nothing
 FEATURES = 512  # columns of x a block: 512 x 64 float32 of w fill an eighth of a 1 MB L2 cache
@@ -25,10 +25,8 @@ def forward(x, w, b=None):
     x, w = np.ascontiguousarray(x), np.ascontiguousarray(w)
     y = empty((x.shape[0], w.shape[1]), x.dtype)
     bias = np.zeros(w.shape[1], x.dtype) if b is None else np.ascontiguousarray(b)
-    if x.shape[0] > ROWS or x.shape[1] <= FEATURES:
-        _forward_rows(x, w, bias, y, SCALARS[x.dtype])
-    else:
-        _forward_features(x, w, bias, y, SCALARS[x.dtype])
+    split = _forward_rows if x.shape[0] > ROWS or x.shape[1] <= FEATURES else _forward_features
+    split.sized(_work(x, w))(x, w, bias, y, SCALARS[x.dtype])
     return y, (x, w, b is not None)
 
 
@@ -39,17 +37,21 @@ def backward(dy, cache, needs=None):
     dx = dw = db = None
     if needs_w:
         dw = empty(w.shape, w.dtype)
-        _dw(x, dy, dw, SCALARS[x.dtype])
+        _dw.sized(_work(x, w))(x, dy, dw, SCALARS[x.dtype])
     if needs_x:
         dx = empty(x.shape, x.dtype)
-        _dx(dy, w, dx, SCALARS[x.dtype])
+        _dx.sized(_work(x, w))(dy, w, dx, SCALARS[x.dtype])
     if needs_b and has_bias:
         db = empty(dy.shape[1], dy.dtype)
         _sum_rows(dy, db)
     return dx, dw, db
 
 
-@kernel(parallel=True)
+def _work(x, w):
+    return x.shape[0] * w.size // 8  # BLAS does some eight multiply-adds in the time of a simple operation
+
+
+@parallel_kernel()
 def _forward_rows(x, w, b, y, scalars):
     n, d = x.shape
     k = w.shape[1]
@@ -63,7 +65,7 @@ def _forward_rows(x, w, b, y, scalars):
              address(y, start * k), k, scalars)
 
 
-@kernel(parallel=True)
+@parallel_kernel()
 def _forward_features(x, w, b, y, scalars):
     n, d = x.shape
     k = w.shape[1]
@@ -81,7 +83,7 @@ def _forward_features(x, w, b, y, scalars):
                 y[i, j] += partial[block, i, j]
 
 
-@kernel(parallel=True)
+@parallel_kernel()
 def _dw(x, dy, dw, scalars):
     n, d = x.shape
     k = dy.shape[1]
@@ -91,7 +93,7 @@ def _dw(x, dy, dw, scalars):
              address(dw, start * k), k, scalars)
 
 
-@kernel(parallel=True)
+@parallel_kernel()
 def _dx(dy, w, dx, scalars):
     n, k = dy.shape
     d = w.shape[0]

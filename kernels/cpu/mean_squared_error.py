@@ -3,7 +3,7 @@
 from numba import prange
 
 from fastnet.kernels.cpu import _targets
-from fastnet.kernels.cpu._jit import kernel
+from fastnet.kernels.cpu._jit import parallel_kernel
 
 
 def supports(x, targets, *, reduction="mean"):
@@ -19,7 +19,7 @@ def backward(dy, cache, needs=None):
     return slope if needs_x else None, -slope if needs_targets else None
 
 
-@kernel(parallel=True)
+@parallel_kernel(cost=2)
 def _forward(x, t, rows):
     for i in prange(len(x)):
         total = 0.0
@@ -29,7 +29,7 @@ def _forward(x, t, rows):
         rows[i] = total
 
 
-@kernel(parallel=True)
+@parallel_kernel(cost=2)
 def _backward(x, t, scale, slope):
     for i in prange(len(x)):
         for k in range(x.shape[1]):

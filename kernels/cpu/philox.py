@@ -4,7 +4,7 @@ import numpy as np
 from numba import prange
 
 from fastnet.functions.philox import split_key
-from fastnet.kernels.cpu._jit import kernel
+from fastnet.kernels.cpu._jit import parallel_kernel
 from fastnet.kernels.cpu._philox import philox
 
 ROWS = 1024  # samples a block
@@ -16,11 +16,11 @@ def supports(samples, *, seed, stream, epoch=0, count):
 
 def run(samples, *, seed, stream, epoch=0, count):
     words = np.empty((len(samples), count), np.uint32)
-    _fill(np.ascontiguousarray(samples, np.int64), epoch, stream, *split_key(seed), words)
+    _fill.sized(10 * words.size)(np.ascontiguousarray(samples, np.int64), epoch, stream, *split_key(seed), words)
     return words
 
 
-@kernel(parallel=True)
+@parallel_kernel()
 def _fill(samples, epoch, stream, key0, key1, words):
     n, count = words.shape
     for block in prange((n + ROWS - 1) // ROWS):

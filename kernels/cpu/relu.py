@@ -3,7 +3,7 @@
 from numba import prange
 
 from fastnet.kernels.cpu._elementwise import flat, like, supports
-from fastnet.kernels.cpu._jit import kernel
+from fastnet.kernels.cpu._jit import parallel_kernel
 
 __all__ = ["backward", "forward", "supports"]
 
@@ -22,7 +22,7 @@ def backward(dy, cache, needs=None):
     return (dx,)
 
 
-@kernel(parallel=True)
+@parallel_kernel()
 def _forward(x, y):
     zero = x.dtype.type(0)  # a plain 0 would make the branch's type float64
     for i in prange(x.size):
@@ -30,7 +30,7 @@ def _forward(x, y):
         y[i] = zero if x[i] <= zero else x[i]
 
 
-@kernel(parallel=True)
+@parallel_kernel()
 def _backward(dy, y, dx):
     zero = dy.dtype.type(0)
     for i in prange(dy.size):

@@ -2,7 +2,7 @@
 
 from numba import prange
 
-from fastnet.kernels.cpu._jit import is_float, kernel
+from fastnet.kernels.cpu._jit import is_float, parallel_kernel
 
 
 def supports(w, g, velocity=None, *, lr, momentum=0.0, nesterov=False, decay=0.0, penalised=0):
@@ -18,14 +18,14 @@ def run(w, g, velocity=None, *, lr, momentum=0.0, nesterov=False, decay=0.0, pen
         _plain(w, g, kind(lr), kind(decay), penalised)
 
 
-@kernel(parallel=True)
+@parallel_kernel()
 def _plain(w, g, lr, decay, penalised):
     for i in prange(w.size):
         step = g[i] + decay * w[i] if i < penalised else g[i]
         w[i] -= lr * step
 
 
-@kernel(parallel=True)
+@parallel_kernel()
 def _momentum(w, g, velocity, lr, momentum, nesterov, decay, penalised):
     for i in prange(w.size):
         step = g[i] + decay * w[i] if i < penalised else g[i]

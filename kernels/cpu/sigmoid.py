@@ -4,7 +4,7 @@ from numba import prange
 
 from fastnet.kernels.cpu import _logistic
 from fastnet.kernels.cpu._elementwise import flat, like, supports
-from fastnet.kernels.cpu._jit import kernel
+from fastnet.kernels.cpu._jit import parallel_kernel
 
 __all__ = ["backward", "forward", "supports"]
 
@@ -23,14 +23,14 @@ def backward(dy, cache, needs=None):
     return (dx,)
 
 
-@kernel(parallel=True)
+@parallel_kernel(cost=4)
 def _forward(x, y):
     one = x.dtype.type(1)
     for i in prange(x.size):
         y[i] = _logistic.sigmoid(x[i], one)
 
 
-@kernel(parallel=True)
+@parallel_kernel(cost=4)
 def _backward(dy, y, dx):
     one = dy.dtype.type(1)
     for i in prange(dy.size):

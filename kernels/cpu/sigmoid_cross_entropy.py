@@ -5,7 +5,7 @@ import math
 from numba import prange
 
 from fastnet.kernels.cpu import _targets
-from fastnet.kernels.cpu._jit import kernel
+from fastnet.kernels.cpu._jit import parallel_kernel
 from fastnet.kernels.cpu._logistic import sigmoid
 
 
@@ -23,7 +23,7 @@ def backward(dy, cache, needs=None):
     return slope if needs_x else None, dtargets
 
 
-@kernel(parallel=True)
+@parallel_kernel(cost=16)
 def _forward(x, t, rows):
     zero = x.dtype.type(0)
     for i in prange(len(x)):
@@ -34,7 +34,7 @@ def _forward(x, t, rows):
         rows[i] = total
 
 
-@kernel(parallel=True)
+@parallel_kernel(cost=16)
 def _backward(x, t, scale, slope):
     one = x.dtype.type(1)
     for i in prange(len(x)):

@@ -6,7 +6,7 @@ import numpy as np
 from numba import prange
 
 from fastnet.arrays import empty, require_labels
-from fastnet.kernels.cpu._jit import is_float, kernel
+from fastnet.kernels.cpu._jit import is_float, parallel_kernel
 
 ROWS = 256  # rows a block
 
@@ -30,11 +30,11 @@ def backward(dy, cache, needs=None):
         return None, None
     p, labels, label_smoothing = cache
     dx = empty(p.shape, p.dtype)
-    _backward(float(dy), p, labels, label_smoothing, dx)
+    _backward(p, float(dy), labels, label_smoothing, dx)
     return dx, None
 
 
-@kernel(parallel=True)
+@parallel_kernel(cost=16)
 def _forward(x, labels, smoothing, p):
     n, classes = x.shape
     for i in range(n):
@@ -63,8 +63,8 @@ def _forward(x, labels, smoothing, p):
     return loss / n
 
 
-@kernel(parallel=True)
-def _backward(dy, p, labels, smoothing, dx):
+@parallel_kernel(cost=16)
+def _backward(p, dy, labels, smoothing, dx):
     n, classes = p.shape
     rest = smoothing / classes
     for block in prange((n + ROWS - 1) // ROWS):

@@ -4,7 +4,7 @@ import numpy as np
 from numba import prange
 
 from fastnet.kernels.cpu._elementwise import flat, like, supports
-from fastnet.kernels.cpu._jit import kernel
+from fastnet.kernels.cpu._jit import parallel_kernel
 from fastnet.kernels.cpu._logistic import sigmoid
 
 __all__ = ["backward", "forward", "supports"]
@@ -25,14 +25,14 @@ def backward(dy, cache, needs=None):
     return (dx,)
 
 
-@kernel(parallel=True)
+@parallel_kernel(cost=4)
 def _forward(x, y):
     one = x.dtype.type(1)
     for i in prange(x.size):
         y[i] = x[i] * sigmoid(x[i], one)
 
 
-@kernel(parallel=True)
+@parallel_kernel(cost=4)
 def _backward(dy, x, dx):
     one = dy.dtype.type(1)
     for i in prange(dy.size):

@@ -5,7 +5,7 @@ import math
 from numba import prange
 
 from fastnet.kernels.cpu._elementwise import flat, like, supports
-from fastnet.kernels.cpu._jit import kernel
+from fastnet.kernels.cpu._jit import parallel_kernel
 
 __all__ = ["backward", "forward", "supports"]
 
@@ -24,13 +24,13 @@ def backward(dy, cache, needs=None):
     return (dx,)
 
 
-@kernel(parallel=True)
+@parallel_kernel(cost=16)
 def _forward(x, y):
     for i in prange(x.size):
         y[i] = math.tanh(x[i])
 
 
-@kernel(parallel=True)
+@parallel_kernel(cost=16)
 def _backward(dy, y, dx):
     one = dy.dtype.type(1)
     for i in prange(dy.size):
