@@ -130,8 +130,8 @@ def kernels_compiled() -> bool:
 @functools.cache
 def _parameters(name: str) -> tuple[tuple[str, bool], ...]:
     """The array parameters of op or function `name`, and whether each has to be given."""
-    reference = module("reference", name)
-    function = reference.forward if hasattr(reference, "forward") else reference.run  # type: ignore[union-attr, attr-defined]
+    reference: Any = module("reference", name)
+    function = reference.forward if hasattr(reference, "forward") else reference.run
     return tuple((p.name, p.default is p.empty) for p in inspect.signature(function).parameters.values()
                  if p.kind is p.POSITIONAL_OR_KEYWORD)
 

@@ -30,7 +30,12 @@ def argument_names(module: Any, count: int) -> list[str]:
 
 def watched(op: str, module: Any, arrays: Sequence[Array], options: dict[str, Any], names: list[str],
             draw_dy: Any) -> Passes:
-    """Run both passes, watching that inputs, dy and cache stay as they are; `draw_dy(y)` gives dy."""
+    """Run both passes, watching that inputs, dy and cache stay as they are; `draw_dy(y)` gives dy.
+
+    A forward pass on other numbers comes first, so that what a module keeps of its first call does no good.
+    Raises TypeError for results that are not an array and a sequence of gradients.
+    """
+    module.forward(*_others(arrays), **options)
     failures = []
     before = [_frozen(a) for a in arrays]
     y, cache = module.forward(*arrays, **options)
@@ -39,10 +44,13 @@ def watched(op: str, module: Any, arrays: Sequence[Array], options: dict[str, An
         raise TypeError(f"{op}: y is a {type(y).__name__}, but an array is needed (0-d for a loss)")
     dy = draw_dy(y)
     dy_before, cache_before = _frozen(dy), _frozen(cache)
-    gradients = tuple(module.backward(dy, cache))
+    gradients = module.backward(dy, cache)
+    if not isinstance(gradients, (tuple, list)):
+        raise TypeError(f"{op}: backward returns a {type(gradients).__name__}, but a tuple of gradients is needed, "
+                        f"one for each of {', '.join(names)}")
     failures += _changed(f"{op}: backward", [*names, "dy", "its cache"], [*before, dy_before, cache_before],
                          [*arrays, dy, cache])
-    return Passes(y, dy, gradients, failures)
+    return Passes(y, dy, tuple(gradients), failures)
 
 
 def returned(op: str, arrays: Sequence[Array], names: list[str], y: Array,
@@ -78,6 +86,11 @@ def repeats(op: str, module: Any, arrays: Sequence[Array], options: dict[str, An
         failures.append(f"{op}: a second forward pass gives other bits")
     if not all(map(same_bits, module.backward(passes.dy, cache), passes.gradients)):
         failures.append(f"{op}: a second backward pass gives other bits")
+    _, cache = module.forward(*arrays, **options)
+    module.forward(*_others(arrays), **options)
+    if not failures and not all(map(same_bits, module.backward(passes.dy, cache), passes.gradients)):
+        failures.append(f"{op}: backward gives other bits after a forward pass on other numbers: it must depend on dy "
+                        "and its cache alone")
     if not takes_needs(module):
         return failures
     floating = [i for i, a in enumerate(arrays) if is_floating(a)]
@@ -122,6 +135,11 @@ def _frozen(x):
         host = np.asarray(to_numpy(x))
         return host.dtype.str, host.shape, host.tobytes()
     return x
+
+
+def _others(arrays):
+    """Other numbers of the same shapes and signs."""
+    return [a * 0.75 if is_floating(a) else a for a in arrays]
 
 
 def _changed(who, names, before, now):

@@ -16,7 +16,8 @@ from fastnet.check.differences import differences
 from fastnet.check.errors import BOUNDS, worst
 
 # A gradient whose entries all lie below this many units of rounding, in proportion to dy, is zero but for rounding:
-# 1e-14 in float64. Differences divide rounding by their step, hence the second factor.
+# 1e-14 in float64 (16-bit storage is summed in float32). Differences divide rounding by their step, hence the second
+# factor.
 _ROUNDING = 45
 _DIFFERENCES_ROUNDING = 1e4
 
@@ -84,7 +85,7 @@ class Evidence:
         return Finding("adjoint test", error, BOUNDS["complex step"][self.itemsize], (), product, self.derivative)
 
     def _negligible(self, method):
-        eps = {8: 2.0**-52, 4: 2.0**-23, 2: 2.0**-10}[self.itemsize]
+        eps = {8: 2.0**-52, 4: 2.0**-23, 2: 2.0**-23}[self.itemsize]
         return _ROUNDING * eps * self.scale * (_DIFFERENCES_ROUNDING if method == "differences" else 1)
 
 
