@@ -37,11 +37,12 @@ class Sequential(Layer):
             counts[layer.kind] = counts.get(layer.kind, 0) + 1
             layer.name = given or f"{_snake(layer.kind)}{counts[layer.kind]}"
             self.layers.append(layer)
+        inside = list(self.walk())
+        if len({id(layer) for layer in inside}) < len(inside):  # first, because a second place renames the layer
+            raise ValueError("Sequential: the same layer object stands in it twice; make one for each place")
         names = [layer.name for layer in self.layers]
         if repeated := {n for n in names if names.count(n) > 1}:
             raise ValueError(f"Sequential: layer names must differ, but {', '.join(sorted(repeated))} is repeated")
-        if len({id(layer) for layer in self.layers}) < len(self.layers):
-            raise ValueError("Sequential: the same layer object stands in it twice; make one for each place")
 
     def children(self) -> list[Layer]:
         return self.layers
