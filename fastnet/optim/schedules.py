@@ -50,9 +50,12 @@ def exponential(lr: float, decay: float, *, unit: str, steps_per_epoch: int | No
     _positive("exponential", lr=lr, decay=decay)
     if unit not in ("step", "epoch"):
         raise ValueError(f"exponential: unit must be 'step' or 'epoch' but is {unit!r}")
-    if unit == "epoch" and not steps_per_epoch:
-        raise ValueError("exponential: unit='epoch' needs steps_per_epoch")
-    every = steps_per_epoch if unit == "epoch" and steps_per_epoch else 1
+    every = 1
+    if unit == "epoch":
+        if steps_per_epoch is None:
+            raise ValueError("exponential: unit='epoch' needs steps_per_epoch")
+        _positive("exponential", steps_per_epoch=steps_per_epoch)
+        every = steps_per_epoch
     return Schedule("exponential", {"lr": lr, "decay": decay, "unit": unit, "steps_per_epoch": steps_per_epoch},
                     lambda step: lr * decay ** (step // every))
 
