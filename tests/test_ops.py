@@ -201,12 +201,12 @@ def test_dispatch(case, dtype):
     assert chosen is backend.module("cpu" if with_kernels and not falls_back else "reference", case.op)
 
 
-def _many(case, batch):
-    """The case's arrays as float32 with a batch of at least `batch` samples; parameters stay as they are."""
+def _many(case, size=1 << 17):
+    """The case's arrays as float32 with so many samples that x has `size` entries; parameters stay as they are."""
     names = argument_names(backend.module("reference", case.op), 0)
     batched = {"x", "labels", "targets", "samples"}
     arrays = cast(case, np.float32)
-    repeats = -(-batch // len(arrays[0]))
+    repeats = -(-size // arrays[0].size)
     tiled = [np.concatenate([a] * repeats) if name in batched else a
              for name, a in zip(names, arrays, strict=False)]
     # No two samples alike, or a mix-up of rows would not show. 1.25 keeps its distance from the kinks.
@@ -220,19 +220,28 @@ def _wide(batch, features, outputs):
     return Case("linear", f"{batch} rows, {features} features", tuple(rng.standard_normal(s) for s in shapes))
 
 
-LARGE = [*[(case.op, _many(case, 2500), case) for op in OPS for case in cases(op)],
+LARGE = [*[(case.op, _many(case), case) for op in OPS for case in cases(op)],
          *[("linear", cast(case, np.float32), case) for case in (_wide(40, 1500, 20), _wide(700, 1100, 30))]]
 
 
 @pytest.mark.parametrize(("op", "arrays", "case"), [pytest.param(*row, id=f"{row[0]}-{row[2].label}") for row in LARGE])
-def test_large_and_any_number_of_threads(op, arrays, case):
-    """Kernels on arrays of many blocks: close to the reference, with the same bits for 1 and 2 threads."""
+def test_large_and_any_number_of_threads(op, arrays, case, monkeypatch):
+    """Kernels on arrays of many blocks: close to the reference, with the same bits for 1 and 2 threads.
+
+    The kernels are compiled twice, for one thread and for all, and choose by the size; these have to choose all.
+    """
     module = backend.pair(op, *arrays, **case.options)
     if module is backend.module("reference", op):
         pytest.skip("no kernel")
     numba = pytest.importorskip("numba")
     if numba.config.NUMBA_NUM_THREADS < 2:
         pytest.skip("one core")
+    from fastnet.kernels.cpu import _jit
+
+    in_parallel = []
+    sized = _jit.ParallelKernel.sized
+    monkeypatch.setattr(_jit.ParallelKernel, "sized", lambda kernel, work: in_parallel.append(
+        work >= _jit.PARALLEL_WORK) or sized(kernel, work))
     runs = []
     threads = numba.get_num_threads()
     try:
@@ -242,6 +251,7 @@ def test_large_and_any_number_of_threads(op, arrays, case):
             runs.append([y, *gradients])
     finally:
         numba.set_num_threads(threads)
+    assert sum(in_parallel) >= 4  # forward and backward, each with 1 and 2 threads
     assert all(map(same_bits, *runs))
     theirs, their_gradients = expected(case, arrays, dy)
     assert_close(runs[0], [theirs, *their_gradients], 4 * FLOAT32_BOUND)
