@@ -51,7 +51,7 @@ def run(samples, *, seed: int, stream: int, epoch: int = 0, count: int):
     sample = xp.broadcast_to(samples.astype(xp.uint64)[:, None], shape)
     fixed = [xp.full(shape, value, dtype=xp.uint64) for value in (epoch, stream)]
     words = rounds((block, sample, *fixed), split_key(seed))
-    return xp.stack(words, axis=-1).reshape(len(samples), -1)[:, :count].astype(xp.uint32)
+    return xp.stack(words, axis=-1).reshape(shape[0], 4 * shape[1])[:, :count].astype(xp.uint32)
 
 
 def uniform(words):
