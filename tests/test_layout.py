@@ -128,6 +128,11 @@ def test_every_op_has_inputs(op):
     assert callable(module.backward)
 
 
+def test_an_op_without_inputs_says_so():
+    with pytest.raises(ValueError, match=r"op 'new' has no test inputs; add them to fastnet/check/cases\.py"):
+        cases("new")
+
+
 def test_the_list_of_ops_is_the_folder():
     assert ops() == sorted(p.stem for p in (ROOT / "fastnet" / "ops").glob("[!_]*.py"))
 

@@ -269,6 +269,30 @@ def test_nan_stays(op, implementation, dtype):
         np.testing.assert_array_equal(np.isnan(to_numpy(y)), np.isnan(x))
 
 
+@pytest.mark.parametrize("op", [op for op in OPS if np.ndim(
+    backend.module("reference", op).forward(*cases(op)[0].arrays, **cases(op)[0].options)[0]) and op != "batch_norm"])
+def test_empty_batch(op):
+    """No samples give no outputs, and gradients of the parameters that are zero; losses and statistics refuse."""
+    case = cases(op)[0]
+    names = argument_names(backend.module("reference", op), 0)
+    arrays = [a[:0] if name in ("x", "samples") else a for name, a in zip(names, case.arrays, strict=True)]
+    y, back = backend.run(op, *arrays, **case.options)
+    assert y.shape[0] == 0
+    for a, gradient in zip(arrays, back(y), strict=True):
+        assert gradient is None or (gradient.shape == a.shape and not gradient.any())
+
+
+@pytest.mark.parametrize("case", cases("batch_norm"), ids=lambda c: c.label)
+def test_batch_norm_hands_out_its_statistics(case):
+    """Mean and biased variance, for the running averages of a layer."""
+    x, axes = case.arrays[0], tuple(range(case.arrays[0].ndim - 1))
+    for implementation in backend.ORDER["numpy"]:
+        module = found("batch_norm", implementation)
+        mean, var = module.statistics(module.forward(*case.arrays, **case.options)[1])
+        np.testing.assert_allclose(mean, x.mean(axis=axes), rtol=1e-13)
+        np.testing.assert_allclose(var, x.var(axis=axes), rtol=1e-13)
+
+
 X, INTEGERS, LABELS = np.ones((5, 3)), np.ones((5, 3), int), np.array([0, 1, 2, 1, 0])
 NAN = float("nan")
 
