@@ -1,12 +1,14 @@
 """The loss ops a model can be trained with, and the one pass that training and checking share."""
 
+import itertools
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from fastnet import backend
-from fastnet.arrays import Array, single_threaded_blas
+from fastnet.arrays import Array, array_module, single_threaded_blas
 from fastnet.nn.layer import Context
 from fastnet.nn.sequential import Sequential
 
@@ -20,16 +22,34 @@ def check_loss(loss: str) -> None:
 
 
 def forward_backward(model: Sequential, x: Array, labels: Array, context: Context, loss: str,
-                     loss_options: Mapping[str, Any]) -> tuple[Array, Array]:
-    """Run the model and the loss forward, then backward into the model's gradients. Return (loss, logits)."""
+                     loss_options: Mapping[str, Any], parts: int = 1) -> tuple[Array, Array]:
+    """Run the model and the loss forward, then backward into the model's gradients. Return (loss, logits).
+
+    With `parts` > 1 the batch goes through in that many pieces, whose gradients add up to the batch's (but for batch
+    normalisation, which then sees the pieces): less memory for the same step. Raises ValueError for more parts than
+    samples.
+    """
     store = model.store
+    if not 1 <= parts <= max(1, len(x)):
+        raise ValueError(f"a batch of {len(x)} cannot be divided into {parts} parts")
+    ends = [len(x) * i // parts for i in range(parts + 1)]
+    total, logits = 0.0, []
+    store.start_gradients()
     with single_threaded_blas():
-        logits, back = model(x, context)
-        value, loss_back = backend.run(loss, logits, labels, **loss_options)
-        store.start_gradients()
-        back(loss_back(1.0, (True, False))[0], False)
-        store.finish_gradients()
-    return value, logits
+        for start, stop in itertools.pairwise(ends):
+            here = context if parts == 1 else replace(context, samples=_part(context.samples, start, stop))
+            y, back = model(x[start:stop], here)
+            value, loss_back = backend.run(loss, y, labels[start:stop], **loss_options)
+            share = (stop - start) / len(x) if parts > 1 else 1.0
+            back(loss_back(share, (True, False))[0], False)
+            total = value if parts == 1 else total + share * value
+            logits.append(y)
+    store.finish_gradients()
+    return total, logits[0] if parts == 1 else array_module(x).concatenate(logits)
+
+
+def _part(samples: Array | None, start: int, stop: int) -> Array | None:
+    return None if samples is None else samples[start:stop]
 
 
 def loss_and_gradients(model: Sequential, x: Array, labels: Array, *, loss: str = "softmax_cross_entropy",
