@@ -9,8 +9,9 @@ from typing import Any
 
 from fastnet.train.checkpoint import write_atomically
 
-CONFIG, HISTORY, CHECKPOINT, CURVES, RESULT = ("config.json", "history.jsonl", "checkpoint.safetensors", "curves.png",
-                                               "result.json")
+CONFIG, HISTORY, CHECKPOINT, CURVES, RESULT, MODEL, NONFINITE = (
+    "config.json", "history.jsonl", "checkpoint.safetensors", "curves.png", "result.json", "model.safetensors",
+    "nonfinite.safetensors")
 
 
 def versions() -> dict[str, str]:

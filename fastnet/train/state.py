@@ -1,0 +1,105 @@
+"""What changes while a run goes on, and its way into a checkpoint and back.
+
+All random numbers are functions of (seed, epoch, sample), so this is little more than arrays and a step count.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastnet.arrays import Array, to_numpy
+from fastnet.train import checkpoint, record
+from fastnet.train.average import WeightAverage
+from fastnet.train.step import TrainStep
+from fastnet.train.stopping import EarlyStopping
+
+
+@dataclass
+class Sums:
+    """Sums over the part of the current epoch that is done."""
+
+    loss: float = 0.0
+    correct: int = 0
+    seen: int = 0
+    seconds: float = 0.0
+
+    def add(self, loss: float, logits: Array, labels: Array) -> None:
+        self.loss += loss * len(labels)
+        self.correct += int((logits.argmax(axis=1) == labels).sum())
+        self.seen += len(labels)
+
+
+class RunState:
+    """The model and the optimizer (in `step`), the history, the sums of this epoch, the average, the best epoch."""
+
+    def __init__(self, step: TrainStep, average: WeightAverage | None, stopping: EarlyStopping | None) -> None:
+        self.step, self.average, self.stopping = step, average, stopping
+        self.history: list[dict[str, Any]] = []
+        self.sums = Sums()
+        self.first_loss: float | None = None
+
+    def save(self, path: Path, config: dict[str, Any]) -> None:
+        """Write a checkpoint. Raises OSError; the one before stays then."""
+        metadata = {"step": self.step.count, "sums": vars(self.sums), "history": self.history, "config": config,
+                    "first_loss": self.first_loss, "versions": record.versions()}
+        if hasattr(self.step.schedule, "state"):
+            metadata["schedule"] = self.step.schedule.state()
+        if self.stopping:
+            metadata["stopping"] = {"best_epoch": self.stopping.best_epoch, "best_value": self.stopping.best_value}
+        arrays = {f"{group}/{name}": to_numpy(value) for group, named in self._groups().items()
+                  for name, value in named.items()}
+        if self.stopping:
+            arrays |= {f"best/{name}": to_numpy(value) for name, value in self.stopping.best_state.items()}
+        checkpoint.save(path, arrays, metadata)
+
+    def restore(self, path: Path, config: dict[str, Any]) -> None:
+        """Take over a checkpoint. Raises ValueError for one that is damaged or of another run, before any change.
+
+        The settings may differ in the number of epochs only; all that differ are named, and so are all arrays that
+        are missing, extra, misshapen or not finite.
+        """
+        arrays, metadata = checkpoint.load(path)
+        try:
+            if changed := record.differences({**metadata["config"], "epochs": None}, {**config, "epochs": None}):
+                raise ValueError(f"--resume: the settings are not the run's: {'; '.join(changed)}")
+            history, sums, count = list(metadata["history"]), Sums(**metadata["sums"]), int(metadata["step"])
+            first_loss = metadata["first_loss"]
+            schedule, best = metadata.get("schedule"), metadata.get("stopping")
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{path} is not a checkpoint of a run ({type(error).__name__}: {error})") from None
+        best_state = {name.removeprefix("best/"): a for name, a in arrays.items() if name.startswith("best/")}
+        found = {name: a for name, a in arrays.items() if not name.startswith("best/")}
+        targets = {f"{group}/{name}": value for group, named in self._groups().items() for name, value in named.items()}
+        if problems := _problems(targets, found):
+            raise ValueError(f"{path} does not fit this run: {'; '.join(problems)}")
+        for name, value in targets.items():
+            value[...] = found[name]
+        self.history, self.sums, self.step.count, self.first_loss = history, sums, count, first_loss
+        if schedule is not None:
+            self.step.schedule.load_state(schedule)  # type: ignore[attr-defined]
+        if self.stopping and best:
+            self.stopping.best_epoch, self.stopping.best_value = best["best_epoch"], best["best_value"]
+            self.stopping.best_state = best_state
+
+    def _groups(self) -> dict[str, dict[str, Array]]:
+        """{group: {name: view}} of all arrays but the best epoch's, as they are named in a checkpoint."""
+        model = self.step.model
+        groups = {"model": {**model.parameters(), **model.statistics()}}
+        groups |= {f"optimizer.{key}": model.store.views(vector) for key, vector in self.step.state.items()}
+        if self.average:
+            groups["average"] = model.store.views(self.average.vector)
+        return groups
+
+
+def _problems(targets: dict[str, Array], found: dict[str, np.ndarray]) -> list[str]:
+    problems = [f"{name} is missing" for name in targets if name not in found]
+    problems += [f"{name} belongs to nothing in it" for name in found if name not in targets]
+    for name in targets.keys() & found.keys():
+        if found[name].shape != targets[name].shape or found[name].dtype != targets[name].dtype:
+            problems.append(f"{name} is {found[name].dtype}{found[name].shape}, not {targets[name].dtype}"
+                            f"{targets[name].shape}")
+        elif not np.isfinite(found[name]).all():
+            problems.append(f"{name} holds {int((~np.isfinite(found[name])).sum())} entries that are not finite")
+    return sorted(problems)
