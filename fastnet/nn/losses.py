@@ -1,5 +1,6 @@
 """The loss ops a model can be trained with, and the one pass that training and checking share."""
 
+import inspect
 import itertools
 from collections.abc import Mapping
 from dataclasses import replace
@@ -15,10 +16,18 @@ from fastnet.nn.sequential import Sequential
 LOSSES = ("softmax_cross_entropy", "sigmoid_cross_entropy", "mean_squared_error", "huber", "soft_margin")
 
 
-def check_loss(loss: str) -> None:
-    """Raise ValueError unless `loss` names a loss op."""
+def check_loss(loss: str, options: Mapping[str, Any] | None = None) -> None:
+    """Raise ValueError unless `loss` names a loss op, and TypeError or ValueError for options that it does not take."""
     if loss not in LOSSES:
         raise ValueError(f"loss {loss!r} is not known; choose from {', '.join(LOSSES)}")
+    if not options:
+        return
+    forward = backend.module("reference", loss).forward  # type: ignore[union-attr]
+    known = [p.name for p in inspect.signature(forward).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    for name in options:
+        if name not in known:
+            raise TypeError(f"{loss}: option {name!r} is not known; choose from {', '.join(known)}")
+    forward(np.zeros((1, 2)), np.zeros(1, int), **options)  # which looks at their values
 
 
 def forward_backward(model: Sequential, x: Array, labels: Array, context: Context, loss: str,
@@ -58,7 +67,7 @@ def loss_and_gradients(model: Sequential, x: Array, labels: Array, *, loss: str 
 
     x is floating, (N, H, W, C) or (N, D); labels are (N,) integers. Raises TypeError or ValueError otherwise.
     """
-    check_loss(loss)
+    check_loss(loss, loss_options)
     x = model.prepare(x)
     store = model.store
     kept = store.gradient.copy()

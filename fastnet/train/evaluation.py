@@ -23,7 +23,7 @@ class Evaluation(NamedTuple):
 def evaluate(model: Sequential, split: Split, standardization: Standardization, *,
              loss: str = "softmax_cross_entropy", loss_options: Mapping[str, Any] | None = None) -> Evaluation:
     """Evaluate on all images of a split. Raises ValueError for an empty split or an unknown loss."""
-    check_loss(loss)
+    check_loss(loss, loss_options)
     if len(split) == 0:
         raise ValueError("evaluate: the split holds no images")
     batches = Batches(split, standardization, min(PREDICT_BATCH, len(split)), shuffle=False, dtype=model.dtype)
