@@ -40,8 +40,8 @@ def save(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, An
     """Write arrays and JSON-able metadata to `path`. Raises OSError; the file that was there stays until the end."""
     import safetensors.numpy
 
-    # safetensors writes garbage for arrays that are not C-contiguous.
-    content = safetensors.numpy.save({name: np.ascontiguousarray(a) for name, a in arrays.items()},
+    # safetensors writes garbage for arrays that are not C-contiguous. (ascontiguousarray would give 0-d ones an axis.)
+    content = safetensors.numpy.save({name: np.asarray(a, order="C") for name, a in arrays.items()},
                                      {"format": str(FORMAT), "fastnet": json.dumps(metadata)})
     write_atomically(path, content)
 

@@ -5,6 +5,7 @@ run that resumes, in the middle of an epoch too, ends with the bits of one that 
 """
 
 import json
+import operator
 import signal
 import threading
 import time
@@ -79,7 +80,7 @@ def fit(model: Sequential, data: Dataset, optimizer: Optimizer, schedule: Schedu
     """
     if epochs < 1:
         raise ValueError(f"fit: epochs must be at least 1 but is {epochs}")
-    model.output_shape(data.train.images.shape[1:])
+    _check_data(model, data)
     step = TrainStep(model, optimizer, schedule, penalty=penalty, loss=loss, loss_options=loss_options, seed=seed)
     standardization = Standardization.fit(data.train.images, normalization)
     batches = Batches(data.train, standardization, batch_size, seed=seed, dtype=model.dtype)
@@ -92,6 +93,9 @@ def fit(model: Sequential, data: Dataset, optimizer: Optimizer, schedule: Schedu
         record.open_directory(folder, resume)
         if resume:
             state = _restore(folder, step, config)
+            if step.count > epochs * len(batches):
+                raise ValueError(f"--resume: {step.count} steps are done, more than the {epochs * len(batches)} of "
+                                 f"{epochs} epochs")
         record.write_json(folder / record.CONFIG, config)
 
     def save() -> None:
@@ -131,7 +135,7 @@ def fit(model: Sequential, data: Dataset, optimizer: Optimizer, schedule: Schedu
                 progress.epoch(line)
             if interrupt.requested and step.count < epochs * len(batches):
                 raise KeyboardInterrupt
-    if "test_accuracy" not in state.history[-1]:  # resumed at its end with fewer epochs than it had run
+    if "test_accuracy" not in state.history[-1]:  # resumed to end where it was stopped
         state.history[-1] |= _test(step, data, standardization)
     result = _result(step, state, data)
     if folder is not None:
@@ -147,11 +151,27 @@ def draw_curves(folder: Path) -> Path:
     from fastnet.optim.schedules import from_settings
 
     config, history = record.read_json(folder / record.CONFIG), record.read_history(folder)
-    schedule = from_settings(config["schedule"]["name"], config["schedule"]["settings"])
-    rates = [schedule(t) for t in range(history[-1]["step"])]
-    title = f"{config['model']['name']} on {config['data']['name']}, seed {config['seed']}"
-    plots.training_curves(history, rates, folder / record.CURVES, title=title)
+    try:
+        schedule = from_settings(config["schedule"]["name"], config["schedule"]["settings"])
+        rates = [schedule(t) for t in range(history[-1]["step"])]
+        title = f"{config['model']['name']} on {config['data']['name']}, seed {config['seed']}"
+        plots.training_curves(history, rates, folder / record.CURVES, title=title)
+    except (LookupError, TypeError) as error:
+        raise ValueError(f"{folder} holds no whole record of a run ({type(error).__name__}: {error})") from None
     return folder / record.CURVES
+
+
+def _check_data(model: Sequential, data: Dataset) -> None:
+    """Raise ValueError where images or labels do not fit the model, or none are there to train on or to test with."""
+    for name, split in (("training", data.train), ("validation", data.validation), ("test", data.test)):
+        if len(split):
+            classes = model.output_shape(split.images.shape[1:])[-1]
+            low, high = split.labels.min(), split.labels.max()
+            if low < 0 or high >= classes:
+                raise ValueError(f"fit: the {name} labels are {low}..{high}, but the model has {classes} classes, so "
+                                 f"they must be in 0..{classes - 1}")
+        elif name != "validation":
+            raise ValueError(f"fit: there are no {name} images")
 
 
 def _config(step: TrainStep, data: Dataset, epochs: int, batch_size: int, normalization: str) -> dict[str, Any]:
@@ -228,7 +248,7 @@ def _restore(folder: Path, step: TrainStep, config: dict[str, Any]) -> _State:
         if changed := record.differences({**old, "epochs": None}, {**config, "epochs": None}):
             raise ValueError(f"--resume: the settings are not the run's: {'; '.join(changed)}")
         state = _State(list(metadata["history"]), _Epoch(**metadata["epoch"]))
-        step.count = int(metadata["step"])
+        step.count = operator.index(metadata["step"])
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is not a checkpoint of a run ({type(error).__name__}: {error})") from None
     groups: dict[str, dict[str, np.ndarray]] = {"model": {}, **{f"optimizer.{key}": {} for key in step.state}}
@@ -240,7 +260,7 @@ def _restore(folder: Path, step: TrainStep, config: dict[str, Any]) -> _State:
     step.model.load_state(groups["model"])
     for key, vector in step.state.items():
         views, found = step.model.store.views(vector), groups[f"optimizer.{key}"]
-        if set(views) != set(found):
+        if {name: v.shape for name, v in views.items()} != {name: v.shape for name, v in found.items()}:
             raise ValueError(f"{path}: the optimizer's {key} does not belong to this model")
         for name, view in views.items():
             view[...] = found[name]
