@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader of our output (head, less) has gone; nothing is left to say, not even at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ValueError, TypeError, OSError, FloatingPointError) as error:
+    except (ValueError, TypeError, OSError, FloatingPointError, OverflowError) as error:
         if os.environ.get("FASTNET_TRACEBACK"):
             raise
         print(f"fastnet {options.command}: {_one_line(error)}", file=sys.stderr)
@@ -184,6 +184,8 @@ def _schedule(options: argparse.Namespace, settings: Settings, steps_per_epoch: 
     lr = _first(options.lr, settings.lr)
     if name == "triangular":
         half = _first(options.half_cycle_epochs, settings.half_cycle_epochs)
+        if not 0 < half < float("inf"):
+            raise ValueError(f"--half-cycle-epochs must be a positive number but is {half}")
         return triangular(_first(options.lr_min, settings.lr_min), lr,
                           half_cycle_steps=max(1, round(half * steps_per_epoch)))
     if name == "exponential":
@@ -257,12 +259,11 @@ def manage_data(options: argparse.Namespace) -> int:
 
     if options.action == "download":
         print(cifar10.download(options.data_dir).path)
-    elif options.action == "verify":
-        checks = cifar10.verify(options.data_dir)
+    elif options.action == "verify" and (checks := cifar10.verify(options.data_dir)):
         print(align([("file", "bytes", "md5", "verdict"), *((c.file, f"{c.size:,}", c.md5, c.verdict) for c in checks)],
                     right=(1,)))
         return 0 if all(check.good for check in checks) else 1
-    elif (found := cifar10.locate(options.data_dir)) is not None:
+    elif options.action == "path" and (found := cifar10.locate(options.data_dir)):
         print(found.path)
     else:
         raise FileNotFoundError("cifar10: not on this machine; 'fastnet data download' fetches it")
