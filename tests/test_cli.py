@@ -273,6 +273,11 @@ def test_options_reach_the_run(run, tiny_data):
     assert model["options"] == {"hidden": [50], "init": "normal:0.01", "activation": "gelu", "norm_after": True}
 
 
+def test_the_reports_split_is_that_of_cifar10_only(run, tiny_data):
+    assert run("train", "mlp2", "--data", "shapes10", "--epochs", 1, "--out", "a")[0] == 0
+    assert tiny_data == [("shapes10", None, {"order": "random", "seed": 0, "split": None})]
+
+
 def test_triangular_lengths_are_in_epochs(run, tiny_data):
     assert run("train", "mlp3", "--epochs", 1, "--batch-size", 25, "--half-cycle-epochs", 1.5, "--lr-min", 0.01, "--lr",
                0.04, "--l2", 0, "--out", "a")[0] == 0

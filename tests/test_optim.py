@@ -9,11 +9,13 @@ import pytest
 
 import fastnet as fn
 from fastnet import backend
+from fastnet.functions._update import Regularization
 from fastnet.functions.adam_update import EPS_MODES
 from fastnet.optim import penalties, schedules
 from fastnet.optim.optimizers import OPTIMIZERS
 
 STEPS, SIZE, PENALISED, DECAY = 100, 7, 3, 0.05
+REGULARIZATION = Regularization(decay=DECAY, penalised=PENALISED)
 IMPLEMENTATIONS = ("reference", "cpu")
 
 
@@ -63,7 +65,7 @@ def test_sgd_follows_its_recurrence(implementation, dtype, momentum, nesterov):
     with backend.use(implementation):
         for step, g in enumerate(gradients(dtype)):
             kept = g.copy()
-            optimizer.update(w, g, state, step=step, lr=rate, decay=DECAY, penalised=PENALISED)
+            optimizer.update(w, g, state, step=step, lr=rate, regularization=REGULARIZATION)
             np.testing.assert_array_equal(g, kept)
     assert w.dtype == dtype and all(s.dtype == dtype for s in state.values())
     np.testing.assert_allclose(w, exactly(recurrence, dtype), **close(dtype))
@@ -93,7 +95,7 @@ def test_adam_follows_its_recurrence(implementation, dtype, eps_mode):
     with backend.use(implementation):
         for step, g in enumerate(gradients(dtype)):
             kept = g.copy()
-            optimizer.update(w, g, state, step=step, lr=lr, decay=DECAY, penalised=PENALISED)
+            optimizer.update(w, g, state, step=step, lr=lr, regularization=REGULARIZATION)
             np.testing.assert_array_equal(g, kept)
     assert w.dtype == dtype and all(s.dtype == dtype for s in state.values())
     np.testing.assert_allclose(w, exactly(recurrence, dtype), **close(dtype))
@@ -105,7 +107,7 @@ def test_the_three_places_of_eps_differ():
         w, optimizer = start("float64"), fn.Adam(eps=0.03125, eps_mode=eps_mode)
         state = optimizer.start(w)
         for step, g in enumerate(gradients("float64")[:3]):
-            optimizer.update(w, g, state, step=step, lr=0.1, decay=0, penalised=0)
+            optimizer.update(w, g, state, step=step, lr=0.1)
         results.append(w)
     assert all(np.abs(a - b).max() > 1e-3 for a, b in zip(results, results[1:] + results[:1], strict=True))
 
@@ -117,13 +119,14 @@ def test_the_three_places_of_eps_differ():
 def test_kernels_agree_with_the_reference(optimizer, dtype, bound):
     rng = np.random.default_rng(1)
     found = []
+    regularization = Regularization(decay=0.1, penalised=400)
     w0, g = rng.normal(size=1000).astype(dtype), rng.normal(size=(5, 1000)).astype(dtype)
     for implementation in IMPLEMENTATIONS:
         w = w0.copy()
         state = optimizer.start(w)
         with backend.use(implementation):
             for step in range(5):
-                optimizer.update(w, g[step], state, step=step, lr=0.01, decay=0.1, penalised=400)
+                optimizer.update(w, g[step], state, step=step, lr=0.01, regularization=regularization)
         found.append([w, *state.values()])
     for ours, theirs in zip(*found, strict=True):
         assert np.abs(ours - theirs).max() <= bound * np.abs(ours).max()
@@ -133,7 +136,7 @@ def test_kernels_agree_with_the_reference(optimizer, dtype, bound):
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
 def test_the_first_step_of_adam_is_lr_whatever_the_gradient(eps_mode, scale):
     w, optimizer = np.ones(4), fn.Adam(eps=1e-20, eps_mode=eps_mode)
-    optimizer.update(w, scale * np.array([1, -2, 3, -4.0]), optimizer.start(w), step=0, lr=0.01, decay=0, penalised=0)
+    optimizer.update(w, scale * np.array([1, -2, 3, -4.0]), optimizer.start(w), step=0, lr=0.01)
     np.testing.assert_allclose(w, [0.99, 1.01, 0.99, 1.01], rtol=1e-6)
 
 
@@ -141,7 +144,7 @@ def test_momentum_carries_the_velocity_on():
     w, optimizer = np.zeros(1), fn.SGD(momentum=0.5)
     state = optimizer.start(w)
     for step, expected in enumerate((-1, -2.5, -4.25)):  # steps of 1, 1.5 and 1.75
-        optimizer.update(w, np.ones(1), state, step=step, lr=1.0, decay=0, penalised=0)
+        optimizer.update(w, np.ones(1), state, step=step, lr=1.0)
         assert w[0] == expected
 
 
@@ -156,7 +159,7 @@ def test_momentum_carries_the_velocity_on():
     (lambda: fn.SGD(0.1, nesterov=True), "SGD: Nesterov's form needs a momentum above 0"),
     (lambda: fn.Adam(beta1=1), "Adam: beta1 must be in [0, 1) but is 1"),
     (lambda: fn.Adam(beta2=-1), "Adam: beta2 must be in [0, 1) but is -1"),
-    (lambda: fn.Adam(eps=0), "Adam: eps must be positive but is 0"),
+    (lambda: fn.Adam(eps=0), "Adam: eps must be a positive number but is 0"),
     (lambda: fn.Adam(eps_mode="in"), "Adam: eps_mode must be one of outside, inside, hat but is 'in'"),
 ])
 def test_optimizers_say_what_is_out_of_range(make, message):
@@ -299,8 +302,8 @@ def test_name_and_settings_make_the_schedule_again(schedule):
     (lambda: schedules.exponential(1, 0.9, unit="epoch"), "exponential: unit='epoch' needs steps_per_epoch"),
     (lambda: schedules.exponential(1, 0.9, unit="epoch", steps_per_epoch=-3),
      "exponential: steps_per_epoch must be a positive number but is -3"),
-    (lambda: schedules.from_settings("cosine", {}), "schedule 'cosine' is not known; choose from constant, triangular, "
-                                                    "exponential"),
+    (lambda: schedules.from_settings("cosin", {}), "schedule 'cosin' is not known; choose from constant, triangular, "
+                                                   "exponential"),
 ])
 def test_schedules_say_what_is_out_of_range(make, message):
     with pytest.raises(ValueError) as caught:

@@ -58,7 +58,7 @@ class ParameterStore:
                     offset += -(-math.prod(parameter.shape) // step) * step
             if penalised:
                 self.penalised = offset
-        self._places = places
+        self.places = places  # {name: where it starts}
         self.vector = zeros_aligned(offset, self.dtype)
         self.gradient = zeros_aligned(offset, self.dtype)
         gradients = self.views(self.gradient)
@@ -71,7 +71,7 @@ class ParameterStore:
         """{name: view} of a vector laid out as the parameters are (a gradient, an optimizer's state)."""
         views = {}
         for name, parameter in self.named.items():
-            place = self._places[name]
+            place = self.places[name]
             views[name] = vector[place : place + math.prod(parameter.shape)].reshape(parameter.shape)
         return views
 

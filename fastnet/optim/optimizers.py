@@ -1,93 +1,193 @@
-"""Optimizers: settings, the state they need, one update of the flat vector. They hold no state themselves."""
+"""Optimizers: settings, the state they need, one update of the flat vector. They hold no state themselves.
+"""
 
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 from fastnet import backend
 from fastnet.arrays import Array, array_module
+from fastnet.functions._update import NONE, Regularization
 from fastnet.functions.adam_update import EPS_MODES
+from fastnet.functions.rmsprop_update import EPS_MODES as RMSPROP_EPS_MODES
+from fastnet.optim._checks import at_least_zero, below_one, one_of, positive
 
 State = dict[str, Array]  # vectors as long as the parameters
 
 
-class Optimizer(Protocol):
-    """What the trainer asks of an optimizer."""
+class Optimizer:
+    """What the trainer asks of an optimizer. Its attributes are its settings; `lr` is for want of a schedule."""
 
-    name: str
+    name: ClassVar[str]
     lr: float | None
+
+    def __init__(self, lr: float | None) -> None:
+        if lr is not None and not 0 < lr < float("inf"):
+            raise ValueError(f"{type(self).__name__}: the learning rate must be a positive number but is {lr}")
+        self.lr = lr
 
     def start(self, w: Array) -> State:
         """The state before the first update."""
+        raise NotImplementedError
 
-    def update(self, w: Array, g: Array, state: State, *, step: int, lr: float, decay: float, penalised: int) -> None:
-        """Update w and the state in place; `step` counts from 0, decay w is added to g on the penalised part."""
+    def update(self, w: Array, g: Array, state: State, *, step: int, lr: float,
+               regularization: Regularization = NONE) -> None:
+        """Update w and the state in place, with gradient g; `step` counts from 0."""
+        raise NotImplementedError
 
     def settings(self) -> dict[str, Any]:
-        """All that makes it again."""
+        """The keyword arguments that make it again."""
+        return dict(vars(self))
 
 
-class SGD:
+class SGD(Optimizer):
     """Stochastic gradient descent with momentum, plain or Nesterov's (see `fastnet.functions.sgd_update`).
 
-    `lr` is used when no schedule is given. Raises ValueError for values out of range.
+    Raises ValueError for values out of range, as all optimizers do.
     """
 
     name = "sgd"
 
     def __init__(self, lr: float | None = None, *, momentum: float = 0.0, nesterov: bool = False) -> None:
-        check_rate("SGD", lr)
-        if not 0 <= momentum < 1:
-            raise ValueError(f"SGD: momentum must be in [0, 1) but is {momentum}")
+        super().__init__(lr)
+        below_one("SGD", momentum=momentum)
         if nesterov and not momentum:
             raise ValueError("SGD: Nesterov's form needs a momentum above 0")
-        self.lr, self.momentum, self.nesterov = lr, momentum, nesterov
+        self.momentum, self.nesterov = momentum, nesterov
 
     def start(self, w: Array) -> State:
-        return {"velocity": array_module(w).zeros_like(w)} if self.momentum else {}
+        return _zeros(w, "velocity") if self.momentum else {}
 
-    def update(self, w: Array, g: Array, state: State, *, step: int, lr: float, decay: float, penalised: int) -> None:
+    def update(self, w: Array, g: Array, state: State, *, step: int, lr: float,
+               regularization: Regularization = NONE) -> None:
         backend.call("sgd_update", w, g, state.get("velocity"), lr=lr, momentum=self.momentum, nesterov=self.nesterov,
-                     decay=decay, penalised=penalised)
-
-    def settings(self) -> dict[str, Any]:
-        return {"lr": self.lr, "momentum": self.momentum, "nesterov": self.nesterov}
+                     regularization=regularization)
 
 
-class Adam:
-    """Adam (see `fastnet.functions.adam_update`, which explains `eps_mode`).
-
-    `lr` is used when no schedule is given. Raises ValueError for values out of range.
-    """
+class Adam(Optimizer):
+    """Adam (see `fastnet.functions.adam_update`, which explains `eps_mode`)."""
 
     name = "adam"
 
     def __init__(self, lr: float | None = 1e-3, *, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8,
                  eps_mode: str = "outside") -> None:
-        check_rate("Adam", lr)
-        for name, value in (("beta1", beta1), ("beta2", beta2)):
-            if not 0 <= value < 1:
-                raise ValueError(f"Adam: {name} must be in [0, 1) but is {value}")
-        if not eps > 0:
-            raise ValueError(f"Adam: eps must be positive but is {eps}")
-        if eps_mode not in EPS_MODES:
-            raise ValueError(f"Adam: eps_mode must be one of {', '.join(EPS_MODES)} but is {eps_mode!r}")
-        self.lr, self.beta1, self.beta2, self.eps, self.eps_mode = lr, beta1, beta2, eps, eps_mode
+        super().__init__(lr)
+        owner = type(self).__name__
+        below_one(owner, beta1=beta1, beta2=beta2)
+        positive(owner, eps=eps)
+        one_of(owner, EPS_MODES, eps_mode=eps_mode)
+        self.beta1, self.beta2, self.eps, self.eps_mode = beta1, beta2, eps, eps_mode
 
     def start(self, w: Array) -> State:
-        zeros_like = array_module(w).zeros_like
-        return {"m": zeros_like(w), "v": zeros_like(w)}
+        return _zeros(w, "m", "v")
 
-    def update(self, w: Array, g: Array, state: State, *, step: int, lr: float, decay: float, penalised: int) -> None:
+    def update(self, w: Array, g: Array, state: State, *, step: int, lr: float,
+               regularization: Regularization = NONE) -> None:
         backend.call("adam_update", w, g, state["m"], state["v"], t=step + 1, lr=lr, beta1=self.beta1,
-                     beta2=self.beta2, eps=self.eps, eps_mode=self.eps_mode, decay=decay, penalised=penalised)
-
-    def settings(self) -> dict[str, Any]:
-        return {"lr": self.lr, "beta1": self.beta1, "beta2": self.beta2, "eps": self.eps, "eps_mode": self.eps_mode}
+                     beta2=self.beta2, eps=self.eps, eps_mode=self.eps_mode, regularization=regularization)
 
 
-def check_rate(optimizer: str, lr: float | None) -> None:
-    """Raise ValueError unless lr is None or a positive finite number."""
-    if lr is not None and not 0 < lr < float("inf"):
-        raise ValueError(f"{optimizer}: the learning rate must be a positive number but is {lr}")
+class AdamW(Adam):
+    """Adam with decoupled decay: weights shrink by lr weight_decay w each step; biases, gamma and beta do not."""
+
+    name = "adamw"
+
+    def __init__(self, lr: float | None = 1e-3, *, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8,
+                 eps_mode: str = "outside", weight_decay: float = 0.01) -> None:
+        super().__init__(lr, beta1=beta1, beta2=beta2, eps=eps, eps_mode=eps_mode)
+        at_least_zero("AdamW", weight_decay=weight_decay)
+        self.weight_decay = weight_decay
+
+    def update(self, w: Array, g: Array, state: State, *, step: int, lr: float,
+               regularization: Regularization = NONE) -> None:
+        shrink = regularization.shrink + self.weight_decay
+        super().update(w, g, state, step=step, lr=lr, regularization=regularization._replace(shrink=shrink))
 
 
-OPTIMIZERS = {"sgd": SGD, "adam": Adam}
+class Adagrad(Optimizer):
+    """Adagrad (see `fastnet.functions.adagrad_update`); the sums of squares start at `initial`."""
+
+    name = "adagrad"
+
+    def __init__(self, lr: float | None = 1e-2, *, initial: float = 0.0, eps: float = 1e-10) -> None:
+        super().__init__(lr)
+        at_least_zero("Adagrad", initial=initial)
+        positive("Adagrad", eps=eps)
+        self.initial, self.eps = initial, eps
+
+    def start(self, w: Array) -> State:
+        return {"squares": array_module(w).full_like(w, self.initial)}
+
+    def update(self, w: Array, g: Array, state: State, *, step: int, lr: float,
+               regularization: Regularization = NONE) -> None:
+        backend.call("adagrad_update", w, g, state["squares"], lr=lr, eps=self.eps, regularization=regularization)
+
+
+class Adadelta(Optimizer):
+    """Adadelta (see `fastnet.functions.adadelta_update`)."""
+
+    name = "adadelta"
+
+    def __init__(self, lr: float | None = 1.0, *, rho: float = 0.95, eps: float = 1e-6) -> None:
+        super().__init__(lr)
+        below_one("Adadelta", rho=rho)
+        positive("Adadelta", eps=eps)
+        self.rho, self.eps = rho, eps
+
+    def start(self, w: Array) -> State:
+        return _zeros(w, "v", "u")
+
+    def update(self, w: Array, g: Array, state: State, *, step: int, lr: float,
+               regularization: Regularization = NONE) -> None:
+        backend.call("adadelta_update", w, g, state["v"], state["u"], lr=lr, rho=self.rho, eps=self.eps,
+                     regularization=regularization)
+
+
+class Adamax(Optimizer):
+    """Adamax (see `fastnet.functions.adamax_update`)."""
+
+    name = "adamax"
+
+    def __init__(self, lr: float | None = 2e-3, *, beta1: float = 0.9, beta2: float = 0.999,
+                 eps: float = 1e-8) -> None:
+        super().__init__(lr)
+        below_one("Adamax", beta1=beta1, beta2=beta2)
+        positive("Adamax", eps=eps)
+        self.beta1, self.beta2, self.eps = beta1, beta2, eps
+
+    def start(self, w: Array) -> State:
+        return _zeros(w, "m", "u")
+
+    def update(self, w: Array, g: Array, state: State, *, step: int, lr: float,
+               regularization: Regularization = NONE) -> None:
+        backend.call("adamax_update", w, g, state["m"], state["u"], t=step + 1, lr=lr, beta1=self.beta1,
+                     beta2=self.beta2, eps=self.eps, regularization=regularization)
+
+
+class RMSprop(Optimizer):
+    """RMSprop (see `fastnet.functions.rmsprop_update`, which explains `eps_mode`)."""
+
+    name = "rmsprop"
+
+    def __init__(self, lr: float | None = 1e-2, *, alpha: float = 0.99, eps: float = 1e-8,
+                 eps_mode: str = "outside") -> None:
+        super().__init__(lr)
+        below_one("RMSprop", alpha=alpha)
+        positive("RMSprop", eps=eps)
+        one_of("RMSprop", RMSPROP_EPS_MODES, eps_mode=eps_mode)
+        self.alpha, self.eps, self.eps_mode = alpha, eps, eps_mode
+
+    def start(self, w: Array) -> State:
+        return _zeros(w, "v")
+
+    def update(self, w: Array, g: Array, state: State, *, step: int, lr: float,
+               regularization: Regularization = NONE) -> None:
+        backend.call("rmsprop_update", w, g, state["v"], lr=lr, alpha=self.alpha, eps=self.eps,
+                     eps_mode=self.eps_mode, regularization=regularization)
+
+
+def _zeros(w: Array, *names: str) -> State:
+    return {name: array_module(w).zeros_like(w) for name in names}
+
+
+OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
+    kind.name: kind for kind in (SGD, Adam, AdamW, Adagrad, Adadelta, Adamax, RMSprop)}

@@ -1,31 +1,38 @@
 """One training step: forward, backward, update."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from fastnet import backend
 from fastnet.arrays import Array, array_module
+from fastnet.functions._update import Regularization
 from fastnet.nn.layer import Context
 from fastnet.nn.losses import check_loss, forward_backward
 from fastnet.nn.sequential import Sequential
+from fastnet.optim import rates as per_parameter
 from fastnet.optim.optimizers import Optimizer, State
-from fastnet.optim.penalties import Quadratic
-from fastnet.optim.schedules import Schedule, constant
+from fastnet.optim.penalties import Penalty, combined
+from fastnet.optim.schedule import Schedule
+from fastnet.optim.schedules import constant
 from fastnet.train.nonfinite import NonFiniteError, explain
 
 
 class TrainStep:
     """`loss = step(x, labels)` updates the model once and returns the mean loss before the update, without penalty.
 
-    The rate is schedule(number of updates so far), or the optimizer's `lr` where there is no schedule. Raises
-    ValueError where there is neither, and for an unknown loss or option of it. `accumulate` runs each batch in that
-    many pieces.
+    The rate is schedule(number of updates so far), or the optimizer's `lr` where there is no schedule; `rates` gives
+    factors of it for some parameters ({"linear1.*": 0.1}, see `fastnet.optim.rates`). `penalty` is one or several.
+    `accumulate` runs each batch in that many pieces. Raises ValueError where there is no rate, for an unknown loss or
+    option of it, and for a pattern in `rates` that matches nothing.
     """
 
     def __init__(self, model: Sequential, optimizer: Optimizer, schedule: Schedule | None = None, *,
-                 penalty: Quadratic | None = None, loss: str = "softmax_cross_entropy",
-                 loss_options: Mapping[str, Any] | None = None, seed: int = 0, accumulate: int = 1) -> None:
+                 penalty: Penalty | Sequence[Penalty] | None = None, rates: Mapping[str, float] | None = None,
+                 loss: str = "softmax_cross_entropy", loss_options: Mapping[str, Any] | None = None, seed: int = 0,
+                 accumulate: int = 1) -> None:
         check_loss(loss, loss_options)
         if accumulate < 1:
             raise ValueError(f"TrainStep: accumulate must be at least 1 but is {accumulate}")
@@ -34,11 +41,13 @@ class TrainStep:
                 raise ValueError(f"TrainStep: no learning rate; give one to the optimizer "
                                  f"({type(optimizer).__name__}(lr=0.1)) or give a schedule")
             schedule = constant(optimizer.lr)
-        self.model, self.optimizer, self.schedule, self.penalty = model, optimizer, schedule, penalty
+        self.model, self.optimizer, self.schedule, self.penalty = model, optimizer, schedule, combined(penalty)
+        self.rates = dict(rates or {})
         self.loss, self.loss_options, self.seed = loss, dict(loss_options or {}), seed
         self.accumulate = accumulate
         self.count = 0  # updates done
         self.state: State = optimizer.start(model.store.vector)
+        self._runs = per_parameter.runs(model.store.places, model.store.vector.size, rates)
         self.logits: Array = None  # of the last step, before its update
         self._statistics = list(model.statistics().values())
 
@@ -46,10 +55,10 @@ class TrainStep:
         """One update on x (N, H, W, C) or (N, D), floating and normalised, labels (N,) integers.
 
         `samples` (N,) and `epoch` key the random numbers of dropout; without them the place in the batch and the
-        step count do. Raises TypeError or ValueError for a malformed batch and NonFiniteError for a loss that is not
-        finite, both before anything is changed.
+        step count do. Raises TypeError or ValueError for a malformed batch, ValueError for a rate that is none, and
+        NonFiniteError for a loss that is not finite, all before anything is changed.
         """
-        store = self.model.store
+        lr = self._rate()
         context = Context(training=True, seed=self.seed, epoch=self.count if epoch is None else epoch,
                           samples=np.arange(len(x)) if samples is None else samples)
         x = self.model.prepare(x)
@@ -63,10 +72,27 @@ class TrainStep:
             for running, before in zip(self._statistics, kept, strict=True):
                 running[...] = before
             raise
-        self.optimizer.update(store.vector, store.gradient, self.state, step=self.count, lr=self.schedule(self.count),
-                              decay=self.penalty.decay if self.penalty else 0.0, penalised=store.penalised)
+        self._update(lr)
         self.count += 1
         return value
+
+    def _rate(self) -> float:
+        lr = self.schedule(self.count)
+        if not (lr >= 0 and math.isfinite(lr)):
+            raise ValueError(f"step {self.count}: the learning rate is {lr} by {self.schedule!r}, but it must be "
+                             f"a finite number of at least 0")
+        return lr
+
+    def _update(self, lr: float) -> None:
+        store, penalty = self.model.store, self.penalty or Penalty()
+        for start, stop, factor in self._runs:
+            here = slice(start, stop)
+            w, penalised = store.vector[here], min(max(store.penalised - start, 0), stop - start)
+            self.optimizer.update(w, store.gradient[here], {key: vector[here] for key, vector in self.state.items()},
+                                  step=self.count, lr=lr * factor, regularization=Regularization(
+                                      penalty.decay, penalty.l1, penalty.shrink, penalised))
+            if penalty.proximal and penalised:
+                backend.call("soft_threshold", w[:penalised], threshold=lr * factor * penalty.proximal)
 
     def penalty_value(self) -> float:
         """The penalty on the weights as they are now; loss + penalty is the cost."""

@@ -2,32 +2,33 @@
 
 from numba import prange
 
-from fastnet.kernels.cpu._jit import is_float, parallel_kernel
+from fastnet.kernels.cpu import _update
+from fastnet.kernels.cpu._jit import parallel_kernel
+from fastnet.kernels.cpu._update import regularized, scalars
 
 
-def supports(w, g, velocity=None, *, lr, momentum=0.0, nesterov=False, decay=0.0, penalised=0):
-    vectors = (w, g) if velocity is None else (w, g, velocity)
-    return is_float(*vectors) and all(v.ndim == 1 and v.flags.c_contiguous and v.size == w.size for v in vectors)
+def supports(w, g, velocity=None, **options):
+    return _update.supports(w, g) if velocity is None else _update.supports(w, g, velocity)
 
 
-def run(w, g, velocity=None, *, lr, momentum=0.0, nesterov=False, decay=0.0, penalised=0):
+def run(w, g, velocity=None, *, lr, momentum=0.0, nesterov=False, regularization=_update.NONE):
     kind = w.dtype.type
     if momentum:
-        _momentum(w, g, velocity, kind(lr), kind(momentum), nesterov, kind(decay), penalised)
+        _momentum(w, g, velocity, kind(lr), kind(momentum), nesterov, *scalars(regularization, lr, kind))
     else:
-        _plain(w, g, kind(lr), kind(decay), penalised)
+        _plain(w, g, kind(lr), *scalars(regularization, lr, kind))
 
 
 @parallel_kernel()
-def _plain(w, g, lr, decay, penalised):
+def _plain(w, g, lr, decay, l1, shrink, penalised):
     for i in prange(w.size):
-        step = g[i] + decay * w[i] if i < penalised else g[i]
-        w[i] -= lr * step
+        kept, step = regularized(w[i], g[i], i, decay, l1, shrink, penalised)
+        w[i] = kept - lr * step
 
 
 @parallel_kernel()
-def _momentum(w, g, velocity, lr, momentum, nesterov, decay, penalised):
+def _momentum(w, g, velocity, lr, momentum, nesterov, decay, l1, shrink, penalised):
     for i in prange(w.size):
-        step = g[i] + decay * w[i] if i < penalised else g[i]
+        kept, step = regularized(w[i], g[i], i, decay, l1, shrink, penalised)
         velocity[i] = momentum * velocity[i] + step
-        w[i] -= lr * (step + momentum * velocity[i] if nesterov else velocity[i])
+        w[i] = kept - lr * (step + momentum * velocity[i] if nesterov else velocity[i])
