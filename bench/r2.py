@@ -1,19 +1,25 @@
 """The four networks of report R2 (E06-E09) beside PyTorch: accuracy over seeds, and time in one process.
 
-    python -m fastnet.bench.r2 [--data-dir DIR] [--seeds 0 1 2] [--json FILE]
+    python -m fastnet.bench.r2 [--data-dir DIR] [--seeds 0 1 2] [--models ...] [--json FILE]
 
 Settings: the first 45,000 images in file order for training, the next 5,000 for validation; per-pixel
 standardisation; weights N(0, 1/fan_in), biases 0; BN before ReLU; penalty .005 sum(W^2) on the weight matrices;
-batch 100; rate from 1e-5 to 1e-1 and back, twice, in 20 epochs. Ours and PyTorch's runs alternate. PyTorch is given
-its best: the whole standardised training set as float32 in memory, fused SGD, as many threads as we use.
+batch 100; rate from 1e-5 to 1e-1 and back, twice, in 20 epochs. First 50 steps of both from the same weights and
+batches are compared in float64; then ours and PyTorch's runs alternate, seed by seed. PyTorch is given its best: the
+whole standardised training set as float32 in memory, fused SGD, as many threads as we use.
 """
 
 import argparse
 import gc
 import importlib.util
+import itertools
 import json
+import os
+import platform
 import time
+from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numba
 import numpy as np
@@ -36,15 +42,10 @@ def ours(name: str, data: fn.data.Dataset, seed: int) -> dict[str, float]:
     return {"test_accuracy": run.result["test_accuracy"], "seconds": time.perf_counter() - started}
 
 
-def theirs(name: str, data: fn.data.Dataset, seed: int) -> dict[str, float]:
-    """The same with PyTorch; the standardisation of its data in memory is not counted."""
+def torch_model(name: str) -> tuple[Any, list[Any]]:
+    """PyTorch's network of that name with its weights N(0, 1/fan_in), biases 0; and its linear layers."""
     import torch
 
-    torch.set_num_threads(numba.get_num_threads())
-    torch.manual_seed(seed)
-    standard = fn.data.Standardization.fit(data.train.images, "pixel")
-    splits = [(torch.from_numpy(standard.apply(s.images)).reshape(len(s), -1), torch.from_numpy(s.labels))
-              for s in (data.train, data.validation, data.test)]
     layers: list[torch.nn.Module] = []
     width = 3072
     for size in fn.MODELS[name].options["hidden"]:
@@ -56,10 +57,55 @@ def theirs(name: str, data: fn.data.Dataset, seed: int) -> dict[str, float]:
     for m in linear:
         torch.nn.init.normal_(m.weight, 0, m.in_features**-0.5)
         torch.nn.init.zeros_(m.bias)
+    return model, linear
+
+
+def torch_optimizer(model: Any, linear: list[Any], **options: Any) -> Any:
+    """SGD with the penalty on the weight matrices alone."""
+    import torch
+
     weights = [m.weight for m in linear]
     rest = [p for p in model.parameters() if all(p is not w for w in weights)]
-    optimizer = torch.optim.SGD([{"params": weights, "weight_decay": 2 * STRENGTH}, {"params": rest}], lr=0.1,
-                                fused=True)
+    return torch.optim.SGD([{"params": weights, "weight_decay": 2 * STRENGTH}, {"params": rest}], lr=0.1, **options)
+
+
+def disagreement(name: str, data: fn.data.Dataset, steps: int = 50) -> float:
+    """The largest relative difference of the losses of `steps` steps in float64, from the same weights and batches."""
+    import torch
+
+    ours = fn.build(name, dtype="float64")
+    model, linear = torch_model(name)
+    model = model.double()
+    weights = {key: value for key, value in ours.parameters().items() if key.startswith("linear")}
+    with torch.no_grad():
+        for number, m in enumerate(linear, 1):
+            m.weight.copy_(torch.from_numpy(weights[f"linear{number}.w"].T.copy()))
+            m.bias.zero_()
+    optimizer = torch_optimizer(model, linear)
+    step = fn.TrainStep(ours, fn.SGD(0.1), penalty=fn.L2(STRENGTH))
+    standard = fn.data.Standardization.fit(data.train.images, "pixel")
+    worst = 0.0
+    for x, labels, _ in itertools.islice(fn.data.Batches(data.train, standard, BATCH, dtype="float64").epoch(0), steps):
+        optimizer.zero_grad()
+        loss = torch.nn.functional.cross_entropy(model(torch.from_numpy(x).reshape(len(x), -1)),
+                                                 torch.from_numpy(labels))
+        loss.backward()
+        optimizer.step()
+        worst = max(worst, abs(float(step(x, labels)) / loss.item() - 1))
+    return worst
+
+
+def theirs(name: str, data: fn.data.Dataset, seed: int) -> dict[str, float]:
+    """The same with PyTorch; the standardisation of its data in memory is not counted."""
+    import torch
+
+    torch.set_num_threads(numba.get_num_threads())
+    torch.manual_seed(seed)
+    standard = fn.data.Standardization.fit(data.train.images, "pixel")
+    splits = [(torch.from_numpy(standard.apply(s.images)).reshape(len(s), -1), torch.from_numpy(s.labels))
+              for s in (data.train, data.validation, data.test)]
+    model, linear = torch_model(name)
+    optimizer = torch_optimizer(model, linear, fused=True)
     (x, labels), validation, test = splits
     rate = fn.schedules.triangular(half_cycle_steps=5 * len(x) // BATCH)
     criterion = torch.nn.CrossEntropyLoss()
@@ -92,36 +138,58 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--models", nargs="+", choices=NETS, default=NETS)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     data = fn.data.load("cifar10", options.data_dir, split="45000/5000", order="file")
     peer = importlib.util.find_spec("torch") is not None
-    for name in NETS:  # compilation is not what is compared here
-        fn.fit(fn.build(name), data, fn.SGD(0.01), epochs=1, batch_size=5000, normalization="pixel", verbose=False)
+    headings = ("model", "ours, test %", "PyTorch, test %", "R2, test %", "ours, s", "PyTorch, s", "PyTorch / ours",
+                "disagreement")
     rows, record = [], {}
-    for name in NETS:
-        runs = [ours(name, data, options.seeds[0])]
-        torch_run = theirs(name, data, options.seeds[0]) if peer else None
-        gc.collect()
-        runs += [ours(name, data, seed) for seed in options.seeds[1:]]
-        accuracies = 100 * np.array([run["test_accuracy"] for run in runs])
-        seconds = float(np.median([run["seconds"] for run in runs]))
-        record[name] = {"fastnet": runs, "torch": torch_run, "reported": REPORTED[name]}
-        rows.append((name, f"{accuracies.mean():.2f} +- {accuracies.std(ddof=1) if len(runs) > 1 else 0:.2f}",
-                     f"{100 * torch_run['test_accuracy']:.2f}" if torch_run else "-", f"{100 * REPORTED[name]:.2f}",
-                     f"{seconds:.1f}", f"{torch_run['seconds']:.1f}" if torch_run else "-",
-                     f"{torch_run['seconds'] / seconds:.2f}" if torch_run else "-"))
-        print(name, rows[-1], flush=True)
-    print(align([("model", "ours, test %", "PyTorch, test %", "R2, test %", "ours, s", "PyTorch, s", "PyTorch / ours"),
-                 *rows], right=(2, 3, 4, 5, 6)))
+    for name in options.models:
+        # Agree first; and compilation is not what is compared here.
+        worst = disagreement(name, data) if peer else None
+        fn.fit(fn.build(name), data, fn.SGD(0.01), epochs=1, batch_size=5000, normalization="pixel", verbose=False)
+        runs: dict[str, list[dict[str, float]]] = {"fastnet": [], "torch": []}
+        for seed in options.seeds:
+            runs["fastnet"].append(ours(name, data, seed))
+            gc.collect()
+            if peer:
+                runs["torch"].append(theirs(name, data, seed))
+                gc.collect()
+        record[name] = {**runs, "reported": REPORTED[name], "disagreement": worst}
+        ratios = [t["seconds"] / f["seconds"] for f, t in zip(runs["fastnet"], runs["torch"], strict=False)]
+        rows.append((name, _accuracy(runs["fastnet"]), _accuracy(runs["torch"]), f"{100 * REPORTED[name]:.2f}",
+                     _seconds(runs["fastnet"]), _seconds(runs["torch"]),
+                     f"{np.median(ratios):.2f}" if ratios else "-", f"{worst:.0e}" if worst is not None else "-"))
+        print(rows[-1], flush=True)
+    print(align([headings, *rows], right=(2, 3, 4, 5, 6, 7)))
     if options.json:
-        found = versions()
-        if peer:
-            import torch
+        found = versions() | ({"torch": metadata.version("torch")} if peer else {})
+        options.json.write_text(json.dumps({
+            "runs": record, "seeds": options.seeds, "data": data.identity, "threads": numba.get_num_threads(),
+            "machine": machine(), "versions": found}, indent=1) + "\n")
 
-            found["torch"] = torch.__version__
-        options.json.write_text(json.dumps({"runs": record, "seeds": options.seeds, "data": data.identity,
-                                            "threads": numba.get_num_threads(), "versions": found}, indent=1) + "\n")
+
+def machine() -> str:
+    """The processor's name and how many cores there are."""
+    try:
+        names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+        name = names[0].partition(":")[2].strip()
+    except (OSError, IndexError):
+        name = platform.processor() or platform.machine()
+    return f"{name}, {os.cpu_count()} cores"
+
+
+def _accuracy(runs: list[dict[str, float]]) -> str:
+    if not runs:
+        return "-"
+    values = 100 * np.array([run["test_accuracy"] for run in runs])
+    return f"{values.mean():.2f} +- {values.std(ddof=1):.2f}" if len(values) > 1 else f"{values[0]:.2f}"
+
+
+def _seconds(runs: list[dict[str, float]]) -> str:
+    return f"{np.median([run['seconds'] for run in runs]):.1f}" if runs else "-"
 
 
 if __name__ == "__main__":

@@ -117,14 +117,23 @@ def call(name: str, *arrays: Array | None, **options: Any) -> Any:
     return pair(name, *arrays, **options).run(*arrays, **options)
 
 
-def kernels_compiled() -> bool:
-    """Whether this machine has compiled kernels of this version already (True, too, where there is no Numba)."""
+@contextlib.contextmanager
+def on_compilation(callback: Callable[[str], None]) -> Iterator[None]:
+    """Inside the block, call `callback(kernel name)` whenever a kernel has to be compiled (not read from the cache)."""
     if importlib.util.find_spec(_NEEDS["cpu"]) is None:
-        return True
-    if importlib.util.find_spec("fastnet.kernels") is None:
-        raise ImportError(_LOCAL_SHADOW)
-    jit = importlib.import_module("fastnet.kernels.cpu._jit")
-    return any(jit.kernel_cache().rglob("*.nbi"))
+        yield
+        return
+    from numba.core import event
+
+    class Listener(event.Listener):
+        def on_start(self, event: Any) -> None:
+            callback(event.data["dispatcher"].py_func.__name__)
+
+        def on_end(self, event: Any) -> None:
+            pass
+
+    with event.install_listener("numba:compile", Listener()):
+        yield
 
 
 @functools.cache

@@ -1,5 +1,6 @@
 """Steps, the loop, its record on disk, and runs that end with the bits of undisturbed ones."""
 
+import contextlib
 import dataclasses
 import io
 import json
@@ -21,11 +22,12 @@ from fastnet.data import Batches, Standardization
 from fastnet.optim import schedules
 from fastnet.optim.schedules import Schedule
 from fastnet.train import checkpoint, record
-from fastnet.train.loop import draw_curves
+from fastnet.train.curves import draw_curves
 
 EPOCHS, BATCH, STEPS_PER_EPOCH = 3, 25, 3  # 60 images: the last batch of an epoch has 10
 DRAW = plots.training_curves
-FILES = {"config.json", "history.jsonl", "checkpoint.safetensors", "curves.png", "result.json"}
+FILES = {"config.json", "history.jsonl", "checkpoint.safetensors", "curves.png", "result.json",
+         "model.safetensors"}
 
 
 @pytest.fixture(autouse=True)
@@ -298,15 +300,14 @@ def test_nothing_is_printed_unless_asked_for(capsys):
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_line_an_epoch(capsys, monkeypatch):
-    monkeypatch.setattr(backend, "kernels_compiled", lambda: True)
+def test_a_line_an_epoch(capsys):
     run = fit(verbose=True)
     out, err = capsys.readouterr()
     line, number = run.history[1], "epoch 2/3  lr {lr:.2e}  train loss {train_loss:.4f} acc {train:5.2f} %  val loss "
-    assert out.splitlines()[1] == (number.format(**line, train=100 * line["train_accuracy"])
+    assert out.splitlines()[2] == (number.format(**line, train=100 * line["train_accuracy"])
                                    + "{:.4f} acc {:5.2f} %  {:.2f} s".format(
                                        line["validation_loss"], 100 * line["validation_accuracy"], line["seconds"]))
-    assert len(out.splitlines()) == 3 and err == ""
+    assert out.startswith("first loss ") and len(out.splitlines()) == 4 and err == ""
 
 
 def test_a_line_without_validation_says_nothing_of_it(capsys):
@@ -314,12 +315,16 @@ def test_a_line_without_validation_says_nothing_of_it(capsys):
     assert "val" not in capsys.readouterr().out
 
 
-def test_the_wait_for_the_compiler_is_announced(capsys, monkeypatch):
-    monkeypatch.setattr(backend, "kernels_compiled", lambda: False)
+def test_the_wait_for_the_compiler_is_announced_once(capsys, monkeypatch):
+    @contextlib.contextmanager
+    def two_kernels(callback):
+        callback("_forward")
+        callback("_backward")
+        yield
+
+    monkeypatch.setattr(backend, "on_compilation", two_kernels)
     fit(verbose=True, epochs=1)
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("compiling kernels") and lines[1] == "first step done" and lines[2].startswith("epoch")
-    assert len(lines) == 3
+    assert capsys.readouterr().out.count("compiling kernels") == 1
 
 
 def test_a_terminal_shows_a_bar(monkeypatch):
@@ -409,11 +414,11 @@ def test_ctrl_c_without_a_directory():
 
 def test_checkpoints_are_written_inside_an_epoch_when_it_is_time(tmp_path, monkeypatch):
     steps, save = [], checkpoint.save
-    monkeypatch.setattr(checkpoint, "save", lambda path, arrays, meta: (steps.append(meta["step"]),
+    monkeypatch.setattr(checkpoint, "save", lambda path, arrays, meta: (steps.append(meta.get("step")),
                                                                         save(path, arrays, meta)))
     fit(tmp_path / "often", epochs=2, checkpoint_seconds=0)
     fit(tmp_path / "seldom", epochs=2, checkpoint_seconds=1e9)
-    assert steps == [1, 2, 3, 4, 5, 6, 3, 6]
+    assert steps == [1, 2, 3, 4, 5, 6, None, 3, 6, None]  # the last is the final model
 
 
 def test_a_finished_run_goes_on_with_more_epochs(tmp_path):

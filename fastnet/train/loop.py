@@ -1,31 +1,34 @@
 """`fit`: the loop around the step.
 
-All random numbers are functions of (seed, epoch, sample), so the state of a run is its arrays and a step count: a
-run that resumes, in the middle of an epoch too, ends with the bits of one that was never stopped.
+A run that resumes, in the middle of an epoch too, ends with the bits of one that was never stopped.
 """
 
+import contextlib
 import json
-import operator
-import signal
-import threading
+import math
+import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from fastnet.arrays import single_threaded_blas, to_numpy
 from fastnet.data import Batches, Dataset, Standardization
 from fastnet.nn.sequential import Sequential
 from fastnet.optim.optimizers import Optimizer
-from fastnet.optim.penalties import Quadratic
 from fastnet.optim.schedules import Schedule
 from fastnet.train import checkpoint, record
+from fastnet.train.average import WeightAverage
+from fastnet.train.curves import draw_curves
 from fastnet.train.evaluation import evaluate
+from fastnet.train.interrupt import DeferredInterrupt
+from fastnet.train.lock import exclusive
+from fastnet.train.nonfinite import NonFiniteError
 from fastnet.train.progress import Progress
+from fastnet.train.state import RunState, Sums
 from fastnet.train.step import TrainStep
+from fastnet.train.stopping import EarlyStopping
 
 
 @dataclass
@@ -39,126 +42,201 @@ class Run:
     out: Path | None = None
 
 
-@dataclass
-class _Epoch:
-    """Sums over the part of the current epoch that is done; they are kept in the checkpoint."""
-
-    loss: float = 0.0
-    correct: int = 0
-    seen: int = 0
-    seconds: float = 0.0
-
-    def add(self, loss: float, logits: np.ndarray, labels: np.ndarray) -> None:
-        self.loss += loss * len(labels)
-        self.correct += int((logits.argmax(axis=1) == labels).sum())
-        self.seen += len(labels)
-
-
-@dataclass
-class _State:
-    """What, with the model and the step, makes up a run in progress."""
-
-    history: list[dict[str, Any]] = field(default_factory=list)
-    epoch: _Epoch = field(default_factory=_Epoch)
-
-
 def fit(model: Sequential, data: Dataset, optimizer: Optimizer, schedule: Schedule | None = None, *, epochs: int,
-        batch_size: int = 100, penalty: Quadratic | None = None, loss: str = "softmax_cross_entropy",
+        batch_size: int = 100, penalty: Any = None, loss: str = "softmax_cross_entropy",
         loss_options: Mapping[str, Any] | None = None, seed: int = 0, normalization: str = "channel",
-        out: str | Path | None = None, resume: bool = False, checkpoint_seconds: float = 30.0,
-        verbose: bool = True) -> Run:
+        rates: Mapping[str, float] | None = None, accumulate: int = 1,
+        average: float | None = None, early_stopping: EarlyStopping | None = None, out: str | Path | None = None,
+        resume: bool = False, checkpoint_seconds: float = 30.0, verbose: bool = True) -> Run:
     """Train `model` on data.train, evaluate on data.validation after every epoch and on data.test at the end.
 
     normalization       'channel' or 'pixel': what the standardisation constants, from the training images, are per
+    rates               {pattern of parameter names: factor of the learning rate}
+    accumulate          pieces that each batch goes through in; the gradients are the whole batch's
+    average             decay of a moving average of the weights, which all evaluations and the final model then have
+    early_stopping      stop when validation no longer improves, and return the best epoch's model
     out                 the run directory to write (config, history, checkpoint, curves, result); None writes nothing
     resume              continue the run in `out` from its checkpoint; all settings but `epochs` must be the run's
     checkpoint_seconds  a checkpoint is written after every epoch and whenever this much time has passed since the last
     verbose             a progress bar on a terminal, a line an epoch elsewhere
 
-    Raises ValueError or TypeError for bad arguments before anything is trained or written, FloatingPointError when
-    the loss stops being finite, KeyboardInterrupt after Ctrl-C, when the state has been saved.
+    Raises ValueError or TypeError for bad arguments before anything is trained or written, NonFiniteError (a
+    FloatingPointError) when the loss stops being finite, with the batch saved, BlockingIOError when another process
+    trains in `out`, KeyboardInterrupt after Ctrl-C, when the state has been saved.
     """
     if epochs < 1:
         raise ValueError(f"fit: epochs must be at least 1 but is {epochs}")
     _check_data(model, data)
-    step = TrainStep(model, optimizer, schedule, penalty=penalty, loss=loss, loss_options=loss_options, seed=seed)
+    step = TrainStep(model, optimizer, schedule, penalty=penalty, loss=loss, loss_options=loss_options, seed=seed,
+                     rates=rates, accumulate=accumulate)
     standardization = Standardization.fit(data.train.images, normalization)
     batches = Batches(data.train, standardization, batch_size, seed=seed, dtype=model.dtype)
-    config = _config(step, data, epochs, batch_size, normalization)
-    state = _State()
-    folder = Path(out) if out is not None else None
-    if resume and folder is None:
-        raise ValueError("fit: resume needs the run directory (out)")
-    if folder is not None:
-        record.open_directory(folder, resume)
+    state = RunState(step, None if average is None else WeightAverage(model, average), early_stopping)
+    loop = _Loop(state, data, standardization, batches, epochs, checkpoint_seconds)
+    config = loop.config = _config(loop, normalization)
+    if out is None:
         if resume:
-            state = _restore(folder, step, config)
+            raise ValueError("fit: resume needs the run directory (out)")
+        return loop.run(None, verbose)
+    folder = Path(out)
+    record.open_directory(folder, resume)
+    with exclusive(folder):
+        if resume:
+            state.restore(folder / record.CHECKPOINT, config)
             if step.count > epochs * len(batches):
                 raise ValueError(f"--resume: {step.count} steps are done, more than the {epochs * len(batches)} of "
                                  f"{epochs} epochs")
         record.write_json(folder / record.CONFIG, config)
+        return loop.run(folder, verbose)
 
-    def save() -> None:
-        if folder is not None:
-            _save(folder, step, state, config)
 
-    with Progress(model.model_name or "model", epochs, len(batches), step.count, verbose) as progress, \
-            single_threaded_blas(), _DeferredInterrupt() as interrupt:
-        saved = time.monotonic()
-        while step.count < epochs * len(batches):
-            epoch, done = divmod(step.count, len(batches))
-            started = time.perf_counter()
-            for x, labels, samples in batches.epoch(epoch, done):
+class _Loop:
+    """The parts of one `fit`, and the loop over them."""
+
+    def __init__(self, state: RunState, data: Dataset, standardization: Standardization, batches: Batches,
+                 epochs: int, checkpoint_seconds: float) -> None:
+        self.state, self.step, self.model = state, state.step, state.step.model
+        self.data, self.standardization, self.batches = data, standardization, batches
+        self.epochs, self.checkpoint_seconds = epochs, checkpoint_seconds
+        self.config: dict[str, Any] = {}
+        self.folder: Path | None = None
+        self._saved = time.monotonic()
+
+    def run(self, folder: Path | None, verbose: bool) -> Run:
+        self.folder = folder
+        step, per_epoch = self.step, len(self.batches)
+        name = self.model.model_name or "model"
+        with Progress(name, self.epochs, per_epoch, step.count, verbose) as progress, single_threaded_blas(), \
+                DeferredInterrupt() as interrupt:
+            while step.count < self.epochs * per_epoch and not self._stopped():
+                self._train_until_interrupted(interrupt, progress)
+                if step.count % per_epoch == 0:
+                    line = self._end_of_epoch()
+                    self._save()
+                    progress.epoch(line)
+                if interrupt.requested and step.count < self.epochs * per_epoch:
+                    raise KeyboardInterrupt
+        return self._finish()
+
+    def _train_until_interrupted(self, interrupt: "DeferredInterrupt", progress: Progress) -> None:
+        """Train to the end of the epoch, or up to the step in which Ctrl-C came; then the state is saved."""
+        state, step, per_epoch = self.state, self.step, len(self.batches)
+        epoch, done = divmod(step.count, per_epoch)
+        started = time.perf_counter()
+        for x, labels, samples in self.batches.epoch(epoch, done):
+            try:
                 value = float(step(x, labels, samples, epoch))
-                if not np.isfinite(value):
-                    raise FloatingPointError(f"the loss is {value} at step {step.count - 1} (epoch {epoch + 1}, "
-                                             f"learning rate {step.schedule(step.count - 1):g})")
-                state.epoch.add(value, to_numpy(step.logits), labels)
-                progress.step(value)
-                if interrupt.requested or time.monotonic() - saved > checkpoint_seconds:
-                    if step.count % len(batches):  # at the end of an epoch its record comes first
-                        state.epoch.seconds += time.perf_counter() - started
-                        started = time.perf_counter()
-                        save()
-                        saved = time.monotonic()
-                    if interrupt.requested:
-                        break
-            state.epoch.seconds += time.perf_counter() - started
-            if step.count % len(batches) == 0:
-                line = _end_of_epoch(step, state, data, standardization, step.count // len(batches))
-                if step.count == epochs * len(batches):
-                    line |= _test(step, data, standardization)
-                save()
-                saved = time.monotonic()
-                if folder is not None:
-                    record.write_history(folder, state.history)
-                progress.epoch(line)
-            if interrupt.requested and step.count < epochs * len(batches):
-                raise KeyboardInterrupt
-    if "test_accuracy" not in state.history[-1]:  # resumed to end where it was stopped
-        state.history[-1] |= _test(step, data, standardization)
-    result = _result(step, state, data)
-    if folder is not None:
-        record.write_history(folder, state.history)
-        record.write_json(folder / record.RESULT, result)
-        draw_curves(folder)
-    return Run(model, standardization, state.history, result, folder)
+            except NonFiniteError as error:
+                self._keep(error)
+                raise
+            if state.average:
+                state.average.update()
+            state.sums.add(value, to_numpy(step.logits), labels)
+            if state.first_loss is None:
+                state.first_loss = value
+                progress.first_loss(value, self._expected_loss())
+            progress.step(value)
+            due = time.monotonic() - self._saved > self.checkpoint_seconds
+            if (interrupt.requested or due) and step.count % per_epoch:  # at the end of an epoch its record comes first
+                state.sums.seconds += time.perf_counter() - started
+                started = time.perf_counter()
+                self._save()
+            if interrupt.requested:
+                break
+        state.sums.seconds += time.perf_counter() - started
 
+    def _end_of_epoch(self) -> dict[str, Any]:
+        """Append the epoch's record. The training figures are means over its batches, each before its update."""
+        state, step = self.state, self.step
+        penalty, train_loss = step.penalty_value(), state.sums.loss / state.sums.seen
+        line: dict[str, Any] = {
+            "epoch": step.count // len(self.batches), "step": step.count, "lr": step.schedule(step.count - 1),
+            "train_loss": train_loss, "train_cost": train_loss + penalty,
+            "train_accuracy": state.sums.correct / state.sums.seen, "penalty": penalty, "seconds": state.sums.seconds,
+        }
+        if len(self.data.validation):
+            started = time.perf_counter()
+            with self._averaged():
+                found = evaluate(self.model, self.data.validation, self.standardization, loss=step.loss,
+                                 loss_options=step.loss_options)
+                line |= {"validation_loss": found.loss, "validation_cost": found.loss + step.penalty_value(),
+                         "validation_accuracy": found.accuracy, "evaluation_seconds": time.perf_counter() - started}
+        state.history.append(line)
+        state.sums = Sums()
+        if state.stopping and state.stopping.improved(line):
+            with self._averaged():
+                state.stopping.best_state = self.model.state()
+        if hasattr(step.schedule, "observe"):
+            step.schedule.observe(line)
+        return line
 
-def draw_curves(folder: Path) -> Path:
-    """Draw curves.png of a run directory from its record alone; return its path."""
-    from fastnet import plots
-    from fastnet.optim.schedules import from_settings
+    def _finish(self) -> Run:
+        """Give the model its final weights, evaluate it on the test images, write the result."""
+        state, step = self.state, self.step
+        if state.stopping and state.stopping.best_state:
+            self.model.load_state(state.stopping.best_state)
+        elif state.average:
+            self.model.store.vector[...] = state.average.vector
+        found = evaluate(self.model, self.data.test, self.standardization, loss=step.loss,
+                         loss_options=step.loss_options)
+        # A copy: the test figures belong to the end of this run, not to the epoch, if the run is made longer.
+        history = [*state.history[:-1], {**state.history[-1], "test_loss": found.loss, "test_accuracy": found.accuracy}]
+        last = history[-1]
+        result = {
+            "model": self.model.model_name or "custom", "parameters": self.model.num_parameters(),
+            "test_accuracy": found.accuracy, "test_loss": found.loss,
+            "validation_accuracy": last.get("validation_accuracy"), "train_loss": last["train_loss"],
+            "first_loss": state.first_loss, "epochs": last["epoch"], "steps": step.count, "seed": step.seed,
+            "seconds": sum(line["seconds"] + line.get("evaluation_seconds", 0) for line in history),
+            "train_seconds": sum(line["seconds"] for line in history),
+            "data": self.data.identity, "versions": record.versions(),
+        }
+        if state.stopping:
+            best = history[state.stopping.best_epoch - 1]
+            result |= {"best_epoch": state.stopping.best_epoch, "validation_accuracy": best.get("validation_accuracy"),
+                       "train_loss": best["train_loss"]}
+        if self.folder is not None:
+            record.write_history(self.folder, history)
+            arrays = {f"model/{name}": to_numpy(a) for name, a in self.model.state().items()}
+            arrays |= {f"standardization/{name}": a for name, a in self.standardization.arrays().items()}
+            checkpoint.save(self.folder / record.MODEL, arrays, {"config": self.config})
+            record.write_json(self.folder / record.RESULT, result)
+            draw_curves(self.folder)
+        return Run(self.model, self.standardization, history, result, self.folder)
 
-    config, history = record.read_json(folder / record.CONFIG), record.read_history(folder)
-    try:
-        schedule = from_settings(config["schedule"]["name"], config["schedule"]["settings"])
-        rates = [schedule(t) for t in range(history[-1]["step"])]
-        title = f"{config['model']['name']} on {config['data']['name']}, seed {config['seed']}"
-        plots.training_curves(history, rates, folder / record.CURVES, title=title)
-    except (LookupError, TypeError) as error:
-        raise ValueError(f"{folder} holds no whole record of a run ({type(error).__name__}: {error})") from None
-    return folder / record.CURVES
+    def _stopped(self) -> bool:
+        stopping, history = self.state.stopping, self.state.history
+        # Never in the middle of an epoch: what was run of it would be lost.
+        return bool(stopping and history and self.step.count % len(self.batches) == 0
+                    and stopping.finished(history[-1]["epoch"]))
+
+    def _averaged(self) -> contextlib.AbstractContextManager:
+        return self.state.average.applied() if self.state.average else contextlib.nullcontext()
+
+    def _expected_loss(self) -> float | None:
+        """ln(classes): the loss of a model that knows nothing, if the loss is the cross-entropy."""
+        return math.log(len(self.data.classes)) if self.step.loss == "softmax_cross_entropy" else None
+
+    def _save(self) -> None:
+        """Checkpoint and history. A disk that is full is no reason to lose the run: say so and go on."""
+        if self.folder is None:
+            return
+        try:
+            self.state.save(self.folder / record.CHECKPOINT, self.config)
+            record.write_history(self.folder, self.state.history)
+        except OSError as error:
+            print(f"no checkpoint at step {self.step.count} ({error.strerror or error}); the last one stays and "
+                  "training goes on", file=sys.stderr, flush=True)
+        self._saved = time.monotonic()
+
+    def _keep(self, error: NonFiniteError) -> None:
+        """Save the batch that gave a loss that is not finite, and say where."""
+        if self.folder is None:
+            return
+        path = self.folder / record.NONFINITE
+        checkpoint.save(path, {"x": to_numpy(error.x), "labels": to_numpy(error.labels),
+                               "samples": to_numpy(error.samples)}, {"step": error.step, "where": error.where})
+        error.args = (f"{error.args[0]} (batch saved in {path})",)
 
 
 def _check_data(model: Sequential, data: Dataset) -> None:
@@ -174,116 +252,23 @@ def _check_data(model: Sequential, data: Dataset) -> None:
             raise ValueError(f"fit: there are no {name} images")
 
 
-def _config(step: TrainStep, data: Dataset, epochs: int, batch_size: int, normalization: str) -> dict[str, Any]:
-    model = step.model
+def _config(loop: _Loop, normalization: str) -> dict[str, Any]:
+    model, step, state = loop.model, loop.step, loop.state
     config = {
         "model": {"name": model.model_name or "custom", "seed": model.seed, "dtype": model.dtype.name, **model.settings,
                   "layers": [f"{layer.name}: {layer!r}" for layer in model.layers]},
-        "data": data.identity,
+        "data": loop.data.identity,
         "normalization": normalization,
-        "epochs": epochs,
-        "batch_size": batch_size,
+        "epochs": loop.epochs,
+        "batch_size": loop.batches.batch_size,
+        "accumulate": step.accumulate,
         "seed": step.seed,
         "loss": {"name": step.loss, **step.loss_options},
         "optimizer": {"name": step.optimizer.name, **step.optimizer.settings()},
+        "rates": step.rates,
         "schedule": {"name": step.schedule.name, "settings": step.schedule.settings},
         "penalty": step.penalty.settings() if step.penalty else None,
+        "average": state.average.decay if state.average else None,
+        "early_stopping": state.stopping.settings() if state.stopping else None,
     }
     return json.loads(json.dumps(config))  # tuples become lists, as they will when it is read back
-
-
-def _end_of_epoch(step: TrainStep, state: _State, data: Dataset, standardization: Standardization,
-                  number: int) -> dict[str, Any]:
-    """Append the epoch's record. The training figures are means over its batches, each before its update."""
-    sums, penalty = state.epoch, step.penalty_value()
-    train_loss = sums.loss / sums.seen
-    line: dict[str, Any] = {
-        "epoch": number, "step": step.count, "lr": step.schedule(step.count - 1),
-        "train_loss": train_loss, "train_cost": train_loss + penalty, "train_accuracy": sums.correct / sums.seen,
-        "penalty": penalty, "seconds": sums.seconds,
-    }
-    if len(data.validation):
-        started = time.perf_counter()
-        found = evaluate(step.model, data.validation, standardization, loss=step.loss, loss_options=step.loss_options)
-        line |= {"validation_loss": found.loss, "validation_cost": found.loss + penalty,
-                 "validation_accuracy": found.accuracy, "evaluation_seconds": time.perf_counter() - started}
-    state.history.append(line)
-    state.epoch = _Epoch()
-    return line
-
-
-def _test(step: TrainStep, data: Dataset, standardization: Standardization) -> dict[str, Any]:
-    found = evaluate(step.model, data.test, standardization, loss=step.loss, loss_options=step.loss_options)
-    return {"test_loss": found.loss, "test_accuracy": found.accuracy}
-
-
-def _result(step: TrainStep, state: _State, data: Dataset) -> dict[str, Any]:
-    last = state.history[-1]
-    return {
-        "model": step.model.model_name or "custom", "parameters": step.model.num_parameters(),
-        "test_accuracy": last["test_accuracy"], "test_loss": last["test_loss"],
-        "validation_accuracy": last.get("validation_accuracy"), "train_loss": last["train_loss"],
-        "epochs": last["epoch"], "steps": step.count, "seed": step.seed,
-        "seconds": sum(line["seconds"] + line.get("evaluation_seconds", 0) for line in state.history),
-        "train_seconds": sum(line["seconds"] for line in state.history),
-        "data": data.identity, "versions": record.versions(),
-    }
-
-
-def _save(folder: Path, step: TrainStep, state: _State, config: dict[str, Any]) -> None:
-    arrays = {f"model/{name}": a for name, a in {**step.model.parameters(), **step.model.statistics()}.items()}
-    for key, vector in step.state.items():
-        arrays |= {f"optimizer.{key}/{name}": view for name, view in step.model.store.views(vector).items()}
-    checkpoint.save(folder / record.CHECKPOINT, {name: to_numpy(a) for name, a in arrays.items()}, {
-        "step": step.count, "epoch": vars(state.epoch), "history": state.history, "config": config,
-        "versions": record.versions()})
-
-
-def _restore(folder: Path, step: TrainStep, config: dict[str, Any]) -> _State:
-    """Put the checkpoint's arrays into the model and the optimizer's state. Raises ValueError where they do not fit."""
-    path = folder / record.CHECKPOINT
-    arrays, metadata = checkpoint.load(path)
-    try:
-        old = metadata["config"]
-        if changed := record.differences({**old, "epochs": None}, {**config, "epochs": None}):
-            raise ValueError(f"--resume: the settings are not the run's: {'; '.join(changed)}")
-        state = _State(list(metadata["history"]), _Epoch(**metadata["epoch"]))
-        step.count = operator.index(metadata["step"])
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is not a checkpoint of a run ({type(error).__name__}: {error})") from None
-    groups: dict[str, dict[str, np.ndarray]] = {"model": {}, **{f"optimizer.{key}": {} for key in step.state}}
-    for name, value in arrays.items():
-        group, _, rest = name.partition("/")
-        if group not in groups:
-            raise ValueError(f"{path}: {name} belongs to nothing in this run")
-        groups[group][rest] = value
-    step.model.load_state(groups["model"])
-    for key, vector in step.state.items():
-        views, found = step.model.store.views(vector), groups[f"optimizer.{key}"]
-        if {name: v.shape for name, v in views.items()} != {name: v.shape for name, v in found.items()}:
-            raise ValueError(f"{path}: the optimizer's {key} does not belong to this model")
-        for name, view in views.items():
-            view[...] = found[name]
-    return state
-
-
-class _DeferredInterrupt:
-    """Ctrl-C inside the block sets `requested` instead of tearing a step apart; a second one interrupts at once."""
-
-    def __init__(self) -> None:
-        self.requested = False
-        self._previous: Any = None
-
-    def __enter__(self) -> "_DeferredInterrupt":
-        if threading.current_thread() is threading.main_thread():
-            self._previous = signal.signal(signal.SIGINT, self._request)
-        return self
-
-    def _request(self, *_: Any) -> None:
-        if self.requested:
-            raise KeyboardInterrupt
-        self.requested = True
-
-    def __exit__(self, *_: Any) -> None:
-        if self._previous is not None:
-            signal.signal(signal.SIGINT, self._previous)

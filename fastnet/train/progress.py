@@ -1,5 +1,6 @@
 """What a person sees of a run: a bar on a terminal, one line an epoch elsewhere."""
 
+import contextlib
 import sys
 import time
 from typing import Any
@@ -14,7 +15,8 @@ class Progress:
         self.name, self.epochs, self.steps_per_epoch = name, epochs, steps_per_epoch
         self.done, self.verbose = done, verbose
         self._bar: Any = None
-        self._waiting = False
+        self._exit = contextlib.ExitStack()
+        self._told = False
         self._shown = 0.0
 
     def __enter__(self) -> "Progress":
@@ -22,15 +24,22 @@ class Progress:
             return self
         if self.done:
             print(f"resumed at step {self.done} (epoch {self.done // self.steps_per_epoch + 1})", flush=True)
-        if not backend.kernels_compiled():
-            print("compiling kernels (once on this machine, some seconds) ...", flush=True)
-            self._waiting = True
+        self._exit.enter_context(backend.on_compilation(self._compiling))
         if sys.stdout.isatty():
             import tqdm
 
             self._bar = tqdm.tqdm(total=self.epochs * self.steps_per_epoch, initial=self.done, desc=self.name,
                                   unit="step", file=sys.stdout, dynamic_ncols=True)
         return self
+
+    def first_loss(self, loss: float, expected: float | None) -> None:
+        """The loss before any update; beside it, where it is known, that of a model which knows nothing."""
+        if not self.verbose or expected is None:
+            return
+        text = f"first loss {loss:.3f}, ln(classes) = {expected:.3f}"
+        if not 0.5 * expected < loss < 1.5 * expected:
+            text += ": far apart; are the images normalised and the weights drawn on the right scale?"
+        self._write(text)
 
     def step(self, loss: float) -> None:
         """One step is done."""
@@ -39,9 +48,6 @@ class Progress:
             if (now := time.monotonic()) - self._shown > 0.2:
                 self._bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
                 self._shown = now
-        elif self._waiting:
-            print("first step done", flush=True)
-            self._waiting = False
 
     def epoch(self, line: dict[str, Any]) -> None:
         """An epoch is done; `line` is its record."""
@@ -52,11 +58,20 @@ class Progress:
         if "validation_loss" in line:
             text += f"  val loss {line['validation_loss']:.4f} acc {100 * line['validation_accuracy']:5.2f} %"
         text += f"  {line['seconds']:.2f} s"
+        self._write(text)
+
+    def _write(self, text: str) -> None:
         if self._bar is not None:
             self._bar.write(text, file=sys.stdout)
         else:
             print(text, flush=True)
 
+    def _compiling(self, kernel: str) -> None:
+        if not self._told:
+            self._told = True
+            self._write("compiling kernels (once on this machine, some seconds) ...")
+
     def __exit__(self, *_: Any) -> None:
+        self._exit.close()
         if self._bar is not None:
             self._bar.close()

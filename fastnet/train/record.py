@@ -12,6 +12,7 @@ from fastnet.train.checkpoint import write_atomically
 CONFIG, HISTORY, CHECKPOINT, CURVES, RESULT, MODEL, NONFINITE = (
     "config.json", "history.jsonl", "checkpoint.safetensors", "curves.png", "result.json", "model.safetensors",
     "nonfinite.safetensors")
+LOCK = ".lock"
 
 
 def versions() -> dict[str, str]:
@@ -34,7 +35,7 @@ def open_directory(out: Path, resume: bool) -> None:
     if resume:
         if not (out / CHECKPOINT).exists():
             raise FileNotFoundError(f"--resume: there is no {CHECKPOINT} in {out}")
-    elif out.is_dir() and any(out.iterdir()):
+    elif out.is_dir() and any(file.name != LOCK for file in out.iterdir()):
         raise FileExistsError(f"{out} holds files already; name another --out, or continue its run with --resume")
     try:
         out.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,7 @@
 All random numbers are functions of (seed, epoch, sample), so this is little more than arrays and a step count.
 """
 
+import operator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,7 @@ class RunState:
         try:
             if changed := record.differences({**metadata["config"], "epochs": None}, {**config, "epochs": None}):
                 raise ValueError(f"--resume: the settings are not the run's: {'; '.join(changed)}")
-            history, sums, count = list(metadata["history"]), Sums(**metadata["sums"]), int(metadata["step"])
+            history, sums, count = list(metadata["history"]), Sums(**metadata["sums"]), operator.index(metadata["step"])
             first_loss = metadata["first_loss"]
             schedule, best = metadata.get("schedule"), metadata.get("stopping")
         except (KeyError, TypeError, AttributeError) as error:
