@@ -42,7 +42,7 @@ class ReduceOnPlateau(Schedule):
         value = record.get(self.metric)
         if not isinstance(value, (int, float)):
             there = [name for name, found in record.items() if isinstance(found, (int, float))]
-            raise ValueError(f"{self.name}: the record has no {self.metric!r}; choose from {', '.join(there)}")
+            raise ValueError(f"{self.name}: the record has no {self.metric!r}; it has {', '.join(there)}")
         if self._improves(value):
             self.best, self.bad_epochs = float(value), 0
             return
@@ -69,7 +69,7 @@ class ReduceOnPlateau(Schedule):
         if set(state) != set(self.state()):
             raise ValueError(f"{self.name}: a state has {', '.join(self.state())}, but this has "
                              f"{', '.join(map(str, state)) or 'nothing'}")
-        positive(f"{self.name}: state", lr=state["lr"])
+        positive(self.name, **{"lr of the state": state["lr"]})
         self.lr, self.best, self.bad_epochs = state["lr"], state["best"], state["bad_epochs"]
 
 

@@ -52,9 +52,10 @@ def step_decay(lr: float, factor: float, every: int | Sequence[int], *, unit: st
     """
     positive("step_decay", lr=lr, factor=factor)
     length = _unit("step_decay", unit, steps_per_epoch)
-    milestones = [every] if isinstance(every, int) else list(every)
-    if not milestones or milestones[0] < 1 or sorted(set(milestones)) != milestones:
-        raise ValueError(f"step_decay: every must be a number of at least 1 or a list of such, rising, but is {every}")
+    milestones = [every] if isinstance(every, int) else list(every) if isinstance(every, Sequence) else []
+    if not milestones or any(type(m) is not int or m < 1 for m in milestones) or sorted(set(milestones)) != milestones:
+        raise ValueError(f"step_decay: every must be a whole number of at least 1 or a rising list of such but is "
+                         f"{every}")
 
     def rate(step: int) -> float:
         done = step // length
