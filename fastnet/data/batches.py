@@ -1,4 +1,4 @@
-"""Batches: shuffled by key, gathered and standardized in one pass."""
+"""Batches: shuffled by key, gathered, augmented and standardized in one pass."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastnet import backend
+from fastnet.data.augmentation import Augmentation
 from fastnet.data.dataset import Split
 from fastnet.data.standardization import Standardization
 from fastnet.functions.philox import SHUFFLE
@@ -37,18 +38,21 @@ class Batches:
 
     What an epoch holds is a function of (seed, epoch) and of the split, so a run that stopped inside an epoch goes on
     with the same bits. Every batch is in new arrays, which the caller may keep. Without `shuffle` the split's own order
-    is kept. Raises ValueError for a batch size below 1 or above the split's size, and where the constants do not fit
-    the images.
+    is kept. `augmentation` is for training: evaluation leaves it out. Raises ValueError for a batch size below 1 or
+    above the split's size, and where the constants or the augmentation do not fit the images.
     """
 
     def __init__(self, split: Split, standardization: Standardization, batch_size: int, *, seed: int = 0,
-                 shuffle: bool = True, dtype: Any = "float32") -> None:
+                 shuffle: bool = True, dtype: Any = "float32", augmentation: Augmentation | None = None) -> None:
         if batch_size < 1:
             raise ValueError(f"batch size {batch_size} is not at least 1")
         if batch_size > len(split):
             raise ValueError(f"batch size {batch_size} is larger than the {len(split)} training images")
         self.split, self.batch_size, self.seed, self.shuffle, self.dtype = split, batch_size, seed, shuffle, dtype
         self._mean, self._scale = standardization.constants(split.images.shape[1:], dtype)
+        self._augmentation = None if augmentation == Augmentation() else augmentation
+        if self._augmentation:
+            self._augmentation.check(split.images.shape[1:])
 
     def __len__(self) -> int:
         return -(-len(self.split) // self.batch_size)
@@ -60,8 +64,14 @@ class Batches:
         order = np.arange(len(self.split))
         if self.shuffle:
             order = permutation(self.split.indices, seed=self.seed, stream=SHUFFLE, epoch=epoch)
-        return (self._batch(order[k * self.batch_size : (k + 1) * self.batch_size]) for k in range(start, len(self)))
+        return (self._batch(epoch, order[k * self.batch_size : (k + 1) * self.batch_size])
+                for k in range(start, len(self)))
 
-    def _batch(self, at: np.ndarray) -> Batch:
-        x = backend.call("standardize_batch", self.split.images, at, self._mean, self._scale, dtype=self.dtype)
-        return Batch(x, self.split.labels[at], self.split.indices[at])
+    def _batch(self, epoch: int, at: np.ndarray) -> Batch:
+        images, samples = self.split.images, self.split.indices[at]
+        if self._augmentation:
+            x = backend.call("augment_batch", images, at, samples, self._mean, self._scale, key=(self.seed, epoch),
+                             dtype=self.dtype, **vars(self._augmentation))
+        else:
+            x = backend.call("standardize_batch", images, at, self._mean, self._scale, dtype=self.dtype)
+        return Batch(x, self.split.labels[at], samples)
