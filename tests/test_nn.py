@@ -343,6 +343,75 @@ def test_sequential_refuses_what_cannot_be_named_apart():
         fn.Sequential([layer, fn.Sequential([fn.ReLU(), layer])])
     with pytest.raises(TypeError, match="Sequential: a layer is needed, got 'relu'"):
         fn.Sequential(["relu"])
+    with pytest.raises(ValueError, match=r"Sequential: layer name 'a\.b' has a dot, which parts the names of nested"):
+        fn.Sequential([("a.b", fn.Linear(2, 2))])
+
+
+def test_parameters_are_made_at_first_use_whatever_it_is():
+    def make():
+        return fn.Sequential([fn.Linear(4, 3), fn.Dropout(0.5), fn.Sequential([fn.BatchNorm(3), fn.Dropout(0.5)])],
+                             seed=7, dtype="float64")
+
+    called, used, x = make(), make(), normal(6, 4, dtype="float64")
+    context = Context(training=True, samples=np.arange(6), update_statistics=False)
+    y, _ = called(x, context)
+    assert used.parameters()
+    np.testing.assert_array_equal(y, used(x, context)[0])
+    assert called.layers[2]._store is None and list(called.parameters())[2] == "sequential1.batch_norm1.gamma"
+    called.store.vector[...] = 0  # the inner container sees the model's parameters, and none of its own
+    assert (called(x, context)[0] == 0).all()
+
+
+def test_first_use_numbers_dropout_layers_where_there_are_no_parameters():
+    x = np.ones((4, 100))
+    model = fn.Sequential([fn.Dropout(0.5), fn.Sequential([fn.Dropout(0.5)])])
+    y, _ = model(x, Context(training=True, samples=np.arange(4)))
+    assert 0.15 < (y > 0).mean() < 0.35  # one mask twice would leave a half
+
+
+def test_a_part_of_a_model_makes_no_parameters_of_its_own():
+    inner = fn.Sequential([fn.Linear(4, 3)])
+    model = fn.Sequential([inner, fn.Linear(3, 2)])
+    for use in (lambda: inner.parameters(), lambda: inner.predict(normal(2, 4)), lambda: inner(normal(2, 4), TRAINING)):
+        with pytest.raises(ValueError, match="is a part of another one, which holds its parameters: use that one"):
+            use()
+    x = normal(2, 4)
+    expected = model.predict(x)
+    hidden, _ = inner(x, INFERENCE)  # to look at it is fine
+    np.testing.assert_array_equal(model.layers[1](hidden, INFERENCE)[0], expected)
+    view = fn.Sequential([model.layers[0].layers[0]])
+    np.testing.assert_array_equal(view(x, INFERENCE)[0], hidden)
+    with pytest.raises(ValueError, match=r"Sequential: linear1\.w belongs to another model already; make new layers"):
+        view.parameters()
+    np.testing.assert_array_equal(model.predict(x), expected)
+
+
+@pytest.mark.parametrize("dtype", ["int32", np.int64, bool, "complex64"])
+def test_a_model_is_made_of_floating_point_numbers(dtype):
+    for make in (lambda: fn.Sequential([fn.Linear(2, 2)], dtype=dtype),
+                 lambda: fn.Sequential([fn.Linear(2, 2)]).copy(dtype)):
+        with pytest.raises(ValueError, match=r"dtype must be floating \(float32 or float64\) but is"):
+            make()
+    assert fn.Sequential([fn.Linear(2, 2)]).copy("complex128").parameters()["linear1.w"].dtype == np.complex128
+
+
+def test_a_real_model_takes_no_complex_numbers():
+    model, x = fn.Sequential([fn.Linear(2, 2)]), np.ones((3, 2), complex)
+    with pytest.raises(TypeError, match="x is complex128, but the model is float32: the imaginary part would be lost"):
+        model.predict(x)
+    assert model.copy("complex128").predict(x).dtype == np.complex128
+
+
+@pytest.mark.parametrize(("make", "message"), [
+    (lambda: fn.BatchNorm(0), "BatchNorm: num_features must be at least 1 but is 0"),
+    (lambda: fn.Dropout(float("nan")), r"Dropout: p must be in \[0, 1\) but is nan"),
+    (lambda: fn.LeakyReLU(-0.1), "leaky_relu: negative_slope must be at least 0 but is -0.1"),
+    (lambda: fn.ELU(0), "elu: alpha must be positive but is 0"),
+    (lambda: fn.GELU("erf"), "gelu: approximate must be 'none' or 'tanh' but is 'erf'"),
+])
+def test_arguments_of_layers_are_looked_at_when_they_are_made(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
     with pytest.raises(TypeError, match="a layer is needed, got <class"):
         fn.Sequential([fn.ReLU])
 

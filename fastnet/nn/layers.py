@@ -72,6 +72,8 @@ class BatchNorm(Layer):
 
     def __init__(self, num_features: int, *, eps: float = 1e-5, stat_decay: float = 0.9, unbiased: bool = True) -> None:
         super().__init__()
+        if num_features < 1:
+            raise ValueError(f"BatchNorm: num_features must be at least 1 but is {num_features}")
         if not 0 <= stat_decay <= 1:
             raise ValueError(f"BatchNorm: stat_decay must be in [0, 1] but is {stat_decay}")
         if not eps > 0:
@@ -140,6 +142,8 @@ class Elementwise(Layer):
 
     def __init__(self, **options: Any) -> None:
         super().__init__()
+        if options:
+            backend.module("reference", self.op).forward(np.zeros(1), **options)  # type: ignore[union-attr]  # checks
         self._options = options
 
     def __call__(self, x: Array, context: Context) -> tuple[Array, Backward]:

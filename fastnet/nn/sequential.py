@@ -26,8 +26,9 @@ class Sequential(Layer):
                  dtype: str | np.dtype = "float32", name: str | None = None) -> None:
         super().__init__()
         self.layers: list[Layer] = []
-        self.seed, self.dtype, self.model_name = seed, np.dtype(dtype), name
+        self.seed, self.dtype, self.model_name = seed, _floating(dtype), name
         self._store: ParameterStore | None = None
+        self._inner = False  # whether it stands in another container, which then is the model
         self.settings: dict[str, Any] = {}  # how `fastnet.build` made it
         counts: dict[str, int] = {}
         for item in layers:
@@ -43,11 +44,20 @@ class Sequential(Layer):
         names = [layer.name for layer in self.layers]
         if repeated := {n for n in names if names.count(n) > 1}:
             raise ValueError(f"Sequential: layer names must differ, but {', '.join(sorted(repeated))} is repeated")
+        if dotted := [n for n in names if "." in n]:
+            raise ValueError(f"Sequential: layer name {dotted[0]!r} has a dot, which parts the names of nested layers")
+        for layer in inside[1:]:
+            if isinstance(layer, Sequential):
+                layer._inner = True
 
     def children(self) -> list[Layer]:
         return self.layers
 
     def __call__(self, x: Array, context: Context) -> tuple[Array, Backward]:
+        if self._store is None:
+            bound = [p.value is not None for layer in self.walk() for p in layer.parameters_here.values()]
+            if not all(bound) or not (bound or self._inner):
+                self.store  # noqa: B018  (makes it)
         backs = []
         for layer in self.layers:
             y, back = layer(x, context)
@@ -87,13 +97,17 @@ class Sequential(Layer):
 
     @property
     def store(self) -> ParameterStore:
-        """The flat vectors; made, and the parameters drawn, on first use."""
+        """The flat vectors; made, and the parameters drawn, on first use. Raises ValueError for a part of a model."""
+        if self._inner:
+            raise ValueError("this Sequential is a part of another one, which holds its parameters: use that one")
         if self._store is None:
             dropouts = [layer for layer in self.walk() if isinstance(layer, Dropout)]
             for index, dropout in enumerate(dropouts):
                 dropout.index = index
             named = [(f"{path}.{key}", p) for path, layer in named_layers(self)
                      for key, p in layer.parameters_here.items()]
+            if taken := [name for name, p in named if p.value is not None]:
+                raise ValueError(f"Sequential: {taken[0]} belongs to another model already; make new layers")
             self._store = ParameterStore(named, self.dtype, self.seed)
             for layer in self.walk():
                 for key, value in layer.statistics_here.items():
@@ -138,7 +152,7 @@ class Sequential(Layer):
         """An independent model with the same values, in another type if one is named."""
         self.store  # noqa: B018
         twin = copy.deepcopy(self, {id(self._store): None})
-        twin.dtype = np.dtype(dtype or self.dtype)
+        twin.dtype = _floating(dtype or self.dtype)
         twin.load_state(self.state())
         return twin
 
@@ -149,6 +163,8 @@ class Sequential(Layer):
         if x.dtype.kind not in "fc":
             raise TypeError(f"x is {x.dtype}, but floating-point numbers are needed: normalise the images first "
                             "(fastnet.data.Standardization)")
+        if x.dtype.kind == "c" and self.dtype.kind != "c":
+            raise TypeError(f"x is {x.dtype}, but the model is {self.dtype}: the imaginary part would be lost")
         if x.ndim < 2:
             raise ValueError(f"x is {x.shape}, but a batch is needed: (N, H, W, C) or (N, D)")
         return x.astype(self.dtype, copy=False)
@@ -183,6 +199,13 @@ def has_parameters(layer: Layer) -> bool:
 def _snake(kind: str) -> str:
     known = {"BatchNorm": "batch_norm"}
     return known.get(kind, kind.lower())
+
+
+def _floating(dtype: str | np.dtype) -> np.dtype:
+    found = np.dtype(dtype)
+    if found.kind != "f" and found != np.complex128:  # which the complex step needs
+        raise ValueError(f"Sequential: dtype must be floating (float32 or float64) but is {found}")
+    return found
 
 
 def _real(dtype: np.dtype) -> np.dtype:
