@@ -66,6 +66,16 @@ def test_every_activation_passes(activation):
     assert "crossed a kink: 0 of 149" in report.notes
 
 
+def test_kinks_of_derived_activations_are_seen():
+    class Rectifier(fn.ReLU):
+        """Its parent under another name."""
+
+    notes = [check_model(mlp(activation=kind), *batch(), raises=False).notes for kind in (fn.ReLU, Rectifier)]
+    assert notes[0] == notes[1]
+    tail = fn.check.models._Tail(mlp(activation=Rectifier).copy("float64"), *batch(), "softmax_cross_entropy", {}, 0)
+    assert len(tail(0)[1]) == 2  # a mask for each of the two
+
+
 @pytest.mark.parametrize("loss", LOSSES)
 def test_every_loss_passes(loss):
     proven(check_model(mlp(), *batch(), loss=loss))

@@ -50,8 +50,9 @@ class _Tail:
             self.inputs.append(layer(self.inputs[-1], self.context)[0])
 
     def _tap(self, layer: Layer, x: Array, y: Array) -> None:
-        if side := KINKED.get(type(layer)):
-            self.sides.append(side(x, y))
+        for kind, side in KINKED.items():
+            if isinstance(layer, kind):
+                self.sides.append(side(x, y))
 
     def __call__(self, start: int) -> tuple[Any, list[Array]]:
         """(loss, sides of the kinks) from top layer number `start` on."""
