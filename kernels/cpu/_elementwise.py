@@ -14,12 +14,12 @@ def supports(x):
     return is_float(x) and x.size > 0
 
 
-def flat(x):
-    """x as a contiguous vector: a view where it is contiguous already."""
-    return np.ascontiguousarray(x).reshape(-1)
+def apply(kernel, *arguments):
+    """Run `kernel(*arguments, y)` on vectors; return y, of the first argument's shape and type.
 
-
-def like(x):
-    """An uninitialised C-contiguous array of x's shape, and the vector that views it."""
+    Arrays go in flat, without a copy where they are contiguous; numbers as they are.
+    """
+    x = arguments[0]
     y = empty(x.shape, x.dtype)
-    return y, y.reshape(-1)
+    kernel(*(np.ascontiguousarray(a).reshape(-1) if isinstance(a, np.ndarray) else a for a in arguments), y.reshape(-1))
+    return y

@@ -5,7 +5,7 @@ import math
 from numba import prange
 
 from fastnet.kernels.cpu import _elementwise
-from fastnet.kernels.cpu._elementwise import flat, like
+from fastnet.kernels.cpu._elementwise import apply
 from fastnet.kernels.cpu._jit import parallel_kernel
 
 
@@ -14,19 +14,13 @@ def supports(x, *, alpha=1.0):
 
 
 def forward(x, *, alpha=1.0):
-    y, vector = like(x)
     alpha = x.dtype.type(alpha)
-    _forward(flat(x), alpha, vector)
+    y = apply(_forward, x, alpha)
     return y, (y, alpha)
 
 
 def backward(dy, cache, needs=None):
-    if needs is not None and not needs[0]:
-        return (None,)
-    y, alpha = cache
-    dx, vector = like(dy)
-    _backward(flat(dy), y.reshape(-1), alpha, vector)
-    return (dx,)
+    return (apply(_backward, dy, *cache) if needs is None or needs[0] else None,)
 
 
 @parallel_kernel(cost=8)

@@ -2,11 +2,10 @@
 
 import math
 
-import numpy as np
 from numba import prange
 
 from fastnet.kernels.cpu import _elementwise
-from fastnet.kernels.cpu._elementwise import flat, like
+from fastnet.kernels.cpu._elementwise import apply
 from fastnet.kernels.cpu._jit import kernel, parallel_kernel
 from fastnet.kernels.cpu._logistic import sigmoid
 
@@ -22,19 +21,12 @@ def supports(x, *, approximate="none"):
 
 
 def forward(x, *, approximate="none"):
-    y, vector = like(x)
-    x = np.ascontiguousarray(x)
-    _forward(x.reshape(-1), approximate == "tanh", vector)
-    return y, (x, approximate)
+    tanh_form = approximate == "tanh"
+    return apply(_forward, x, tanh_form), (x, tanh_form)
 
 
 def backward(dy, cache, needs=None):
-    if needs is not None and not needs[0]:
-        return (None,)
-    x, approximate = cache
-    dx, vector = like(dy)
-    _backward(flat(dy), x.reshape(-1), approximate == "tanh", vector)
-    return (dx,)
+    return (apply(_backward, dy, *cache) if needs is None or needs[0] else None,)
 
 
 # `real` is x's type: a plain constant would turn the arithmetic to float64.

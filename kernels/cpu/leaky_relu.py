@@ -3,7 +3,7 @@
 from numba import prange
 
 from fastnet.kernels.cpu import _elementwise
-from fastnet.kernels.cpu._elementwise import flat, like
+from fastnet.kernels.cpu._elementwise import apply
 from fastnet.kernels.cpu._jit import parallel_kernel
 
 
@@ -12,20 +12,13 @@ def supports(x, *, negative_slope=0.01):
 
 
 def forward(x, *, negative_slope=0.01):
-    y, vector = like(x)
     slope = x.dtype.type(negative_slope)
-    x = flat(x)
-    _scale_where_not_positive(x, x, slope, vector)
+    y = apply(_scale_where_not_positive, x, x, slope)
     return y, (y, slope)
 
 
 def backward(dy, cache, needs=None):
-    if needs is not None and not needs[0]:
-        return (None,)
-    y, slope = cache
-    dx, vector = like(dy)
-    _scale_where_not_positive(flat(dy), y.reshape(-1), slope, vector)
-    return (dx,)
+    return (apply(_scale_where_not_positive, dy, *cache) if needs is None or needs[0] else None,)
 
 
 @parallel_kernel()

@@ -1,9 +1,8 @@
 """Swish: one pass forward, one backward, as in `fastnet.ops.swish`."""
 
-import numpy as np
 from numba import prange
 
-from fastnet.kernels.cpu._elementwise import flat, like, supports
+from fastnet.kernels.cpu._elementwise import apply, supports
 from fastnet.kernels.cpu._jit import parallel_kernel
 from fastnet.kernels.cpu._logistic import sigmoid
 
@@ -11,18 +10,11 @@ __all__ = ["backward", "forward", "supports"]
 
 
 def forward(x):
-    y, vector = like(x)
-    x = np.ascontiguousarray(x)
-    _forward(x.reshape(-1), vector)
-    return y, x
+    return apply(_forward, x), x
 
 
 def backward(dy, cache, needs=None):
-    if needs is not None and not needs[0]:
-        return (None,)
-    dx, vector = like(dy)
-    _backward(flat(dy), cache.reshape(-1), vector)
-    return (dx,)
+    return (apply(_backward, dy, cache) if needs is None or needs[0] else None,)
 
 
 @parallel_kernel(cost=4)

@@ -4,24 +4,19 @@ import math
 
 from numba import prange
 
-from fastnet.kernels.cpu._elementwise import flat, like, supports
+from fastnet.kernels.cpu._elementwise import apply, supports
 from fastnet.kernels.cpu._jit import parallel_kernel
 
 __all__ = ["backward", "forward", "supports"]
 
 
 def forward(x):
-    y, vector = like(x)
-    _forward(flat(x), vector)
+    y = apply(_forward, x)
     return y, y
 
 
 def backward(dy, cache, needs=None):
-    if needs is not None and not needs[0]:
-        return (None,)
-    dx, vector = like(dy)
-    _backward(flat(dy), cache.reshape(-1), vector)
-    return (dx,)
+    return (apply(_backward, dy, cache) if needs is None or needs[0] else None,)
 
 
 @parallel_kernel(cost=16)
