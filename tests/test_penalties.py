@@ -156,16 +156,21 @@ def test_soft_threshold_is_the_minimum_it_stands_for():
         assert (cost(z) < cost(z + move)).all()
 
 
-def test_ista_ends_where_the_lasso_is_solved():
-    """Least squares with orthonormal columns: the solution is the soft threshold of the one without penalty."""
-    rng = np.random.default_rng(2)
-    target, w = rng.normal(size=30), np.zeros(30)
-    optimizer = fn.SGD()
-    for step in range(200):
-        optimizer.update(w, w - target, {}, step=step, lr=0.2)
-        backend.call("soft_threshold", w, threshold=0.2 * 0.5)
-    np.testing.assert_allclose(w, np.sign(target) * np.maximum(abs(target) - 0.5, 0), atol=1e-14)
-    assert (w == 0).any()
+@pytest.mark.parametrize("optimizer", [fn.SGD(), fn.SGD(momentum=0.9), fn.SGD(momentum=0.5, nesterov=True)],
+                         ids=["plain", "momentum", "nesterov"])
+def test_the_proximal_step_ends_where_the_cost_is_least(optimizer):
+    """Full batches, convex loss: at the end the loss's slope is -strength sign(w), and at most that at zeros."""
+    net, (x, labels) = fn.Sequential([fn.Linear(4, 3)], dtype="float64"), batch()
+    step = fn.TrainStep(net, optimizer, Schedule("s", {}, lambda t: 0.2 / optimizer.gain),
+                        penalty=[L1(0.05, proximal=True), L2(0.01)])
+    for _ in range(3000):
+        step(x, labels)
+    w, slope = net.parameters()["linear1.w"], fn.loss_and_gradients(net, x, labels)[1]["linear1.w"]
+    slope = slope + 0.02 * w
+    zeros = w == 0
+    assert 2 <= zeros.sum() <= 10
+    np.testing.assert_allclose(slope[~zeros], -0.05 * np.sign(w[~zeros]), atol=1e-9)
+    assert (abs(slope[zeros]) < 0.05).all()
 
 
 def test_the_proximal_step_gives_exact_zeros_and_the_subgradient_none():

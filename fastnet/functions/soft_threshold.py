@@ -2,8 +2,8 @@
 
     w = sign(w) max(|w| - threshold, 0)    = argmin_z 1/2 (z - w)^2 + threshold |z|
 
-With threshold = lr strength, after the update, this is ISTA on the penalty strength sum |w|. It gives exact zeros,
-which the subgradient does not: a weight that crosses zero is pushed back across it for ever.
+With threshold = lr strength, after a step of gradient descent, this is ISTA on the penalty strength sum |w|. It gives
+exact zeros, which the subgradient does not: a weight that crosses zero is pushed back across it for ever.
 
 Source: Beck & Teboulle, "A fast iterative shrinkage-thresholding algorithm for linear inverse problems", 2009.
 """

@@ -1,4 +1,23 @@
 """Optimizers: settings, the state they need, one update of the flat vector. They hold no state themselves.
+
+Rates that work, found on the validation images of shapes10 among values a factor 2 to 3 apart; means of seeds 0, 1, 2:
+
+    fn.fit(fn.build("mlp3-bn", seed=s), fn.data.load("shapes10"), OPTIMIZER, fn.schedules.cosine(LR, steps=900),
+           epochs=10, batch_size=100, normalization="pixel", seed=s)
+
+| optimizer | lr | validation accuracy | test accuracy |
+|---|---|---|---|
+| SGD() | 1.0 | 0.757 | 0.749 |
+| SGD(momentum=0.9) | 0.2 | 0.723 | 0.712 |
+| Adam() | 0.03 | 0.723 | 0.698 |
+| AdamW() | 0.03 | 0.722 | 0.707 |
+| Adagrad() | 0.1 | 0.686 | 0.678 |
+| Adadelta() | 3.0 | 0.777 | 0.774 |
+| Adamax() | 0.02 | 0.662 | 0.652 |
+| Adamax(beta2=0.9) | 0.03 | 0.735 | 0.719 |
+| RMSprop() | 0.01 | 0.724 | 0.713 |
+
+With Adamax's own beta2 the large gradients of the first steps set the norm for the whole of so short a run.
 """
 
 from collections.abc import Callable
@@ -24,6 +43,11 @@ class Optimizer:
         if lr is not None and not 0 < lr < float("inf"):
             raise ValueError(f"{type(self).__name__}: the learning rate must be a positive number but is {lr}")
         self.lr = lr
+
+    @property
+    def gain(self) -> float:
+        """How far it goes along a gradient that stays the same, in units of lr times it; for a proximal step."""
+        return 1.0
 
     def start(self, w: Array) -> State:
         """The state before the first update."""
@@ -53,6 +77,10 @@ class SGD(Optimizer):
         if nesterov and not momentum:
             raise ValueError("SGD: Nesterov's form needs a momentum above 0")
         self.momentum, self.nesterov = momentum, nesterov
+
+    @property
+    def gain(self) -> float:
+        return 1 / (1 - self.momentum)
 
     def start(self, w: Array) -> State:
         return _zeros(w, "velocity") if self.momentum else {}

@@ -7,7 +7,7 @@
 | scikit-learn's alpha | alpha/(2n) sum w^2, n samples a batch | g + alpha/n w | MLPClassifier |
 | DecoupledDecay(wd) | none | w - lr wd w, past the optimizer | AdamW |
 | L1(lambda) | lambda sum abs(w) | g + lambda sign(w) | report R4 |
-| L1(lambda, proximal=True) | the same | soft threshold by lr lambda after it | report R4, exact zeros |
+| L1(lambda, proximal=True) | the same | then a soft threshold by lr lambda / (1 - momentum) | R4, for exact zeros |
 
 They apply to weights only; biases, gamma and beta are left out unless a parameter says otherwise. Several add up
 (elastic net: [L2(a), L1(b)]).
@@ -73,8 +73,17 @@ class DecoupledDecay(Penalty):
 class L1(Penalty):
     """strength sum |w|, by its subgradient (0 at 0) or, with `proximal`, by a soft threshold after the update.
 
-    Only the second gives exact zeros; it is the exact proximal step for SGD, whose metric is the plain one, and the
-    usual choice for the others. Raises ValueError for a negative strength.
+    Only the second gives exact zeros. mlp3 on shapes10 (10 epochs, SGD(momentum=0.9), cosine from 0.03, seed 0):
+
+    | strength | zeros, subgradient | zeros, proximal | abs(w) <= 0.001, either | test accuracy, either |
+    |---|---|---|---|---|
+    | 0.0003 | 0 | 5.8 % | 44 %, 46 % | 0.782, 0.772 |
+    | 0.001 | 0 | 29.4 % | 79 %, 81 % | 0.761, 0.765 |
+    | 0.003 | 0 | 79.3 % | 94 %, 94 % | 0.494, 0.530 |
+
+    The threshold is the way that w goes along a constant gradient of that size, lr / (1 - momentum) times it: with
+    plain lr the minimum would be that of (1 - momentum) strength. Adaptive optimizers take every gradient in their own
+    measure and the threshold in plain lr, so their minimum is another. Raises ValueError for a negative strength.
     """
 
     def __init__(self, strength: float, *, proximal: bool = False) -> None:

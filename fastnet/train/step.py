@@ -92,7 +92,8 @@ class TrainStep:
                                   step=self.count, lr=lr * factor, regularization=Regularization(
                                       penalty.decay, penalty.l1, penalty.shrink, penalised))
             if penalty.proximal and penalised:
-                backend.call("soft_threshold", w[:penalised], threshold=lr * factor * penalty.proximal)
+                threshold = lr * factor * self.optimizer.gain * penalty.proximal
+                backend.call("soft_threshold", w[:penalised], threshold=threshold)
 
     def penalty_value(self) -> float:
         """The penalty on the weights as they are now; loss + penalty is the cost."""
