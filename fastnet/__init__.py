@@ -12,32 +12,35 @@ from fastnet import backend, check, data
 from fastnet.nn import initializers
 from fastnet.nn.layer import Context, Layer
 from fastnet.nn.layers import (
-                               ELU,
-                               GELU,
-                               BatchNorm,
-                               Dropout,
-                               Flatten,
-                               LeakyReLU,
-                               Linear,
-                               ReLU,
-                               Sigmoid,
-                               SiLU,
-                               Swish,
-                               Tanh,
+    ELU,
+    GELU,
+    BatchNorm,
+    Dropout,
+    Flatten,
+    LeakyReLU,
+    Linear,
+    ReLU,
+    Sigmoid,
+    SiLU,
+    Swish,
+    Tanh,
 )
 from fastnet.nn.losses import loss_and_gradients
 from fastnet.nn.models import MODELS, build
 from fastnet.nn.sequential import Sequential
 from fastnet.optim import penalties, schedules
-from fastnet.optim.optimizers import SGD, Adam
-from fastnet.optim.penalties import L2, WeightDecay
+from fastnet.optim.optimizers import SGD, Adadelta, Adagrad, Adam, Adamax, AdamW, RMSprop
+from fastnet.optim.penalties import L1, L2, DecoupledDecay, WeightDecay, sparsity
 from fastnet.train.evaluation import evaluate
 from fastnet.train.loop import Run, fit
+from fastnet.train.lr_range import lr_range_test
 from fastnet.train.step import TrainStep
+from fastnet.train.stopping import EarlyStopping
 
 __version__ = "0.1.0"
 
-__all__ = ["ELU", "GELU", "L2", "MODELS", "SGD", "Adam", "BatchNorm", "Context", "Dropout", "Flatten", "Layer",
-           "LeakyReLU", "Linear", "ReLU", "Run", "Sequential", "SiLU", "Sigmoid", "Swish", "Tanh", "TrainStep",
-           "WeightDecay", "backend", "build", "check", "data", "evaluate", "fit", "initializers", "loss_and_gradients",
-           "penalties", "schedules"]
+__all__ = ["ELU", "GELU", "L1", "L2", "MODELS", "SGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "BatchNorm",
+           "Context", "DecoupledDecay", "Dropout", "EarlyStopping", "Flatten", "Layer", "LeakyReLU", "Linear",
+           "RMSprop", "ReLU", "Run", "Sequential", "SiLU", "Sigmoid", "Swish", "Tanh", "TrainStep", "WeightDecay",
+           "backend", "build", "check", "data", "evaluate", "fit", "initializers", "loss_and_gradients",
+           "lr_range_test", "penalties", "schedules", "sparsity"]

@@ -1,17 +1,18 @@
 """The command line: `fastnet COMMAND`. Exit status 0 done, 1 a check failed, 2 bad input, 130 interrupted."""
 
 import argparse
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from fastnet import cli_options
+from fastnet.data import Dataset
 from fastnet.nn.models import MODELS, Settings, build, entry
 from fastnet.nn.sequential import Sequential
 from fastnet.nn.summary import align, format_summary
-from fastnet.optim.optimizers import OPTIMIZERS, Optimizer
-from fastnet.optim.schedules import SCHEDULES, Schedule, constant, exponential, triangular
 
 # What `fastnet check` proves beside the ops: name, options.
 CHECKED_MODELS: list[tuple[str, dict[str, Any]]] = [
@@ -71,6 +72,13 @@ def _parser() -> _Parser:
         return added
 
     _train_options(command("train", train, "Train a model; its report's settings are the defaults."))
+    reach = command("lr-range", lr_range, "Raise the learning rate step by step to see where the loss falls.")
+    _data_options(reach)
+    cli_options.add_optimizer(reach)
+    cli_options.add_penalty(reach)
+    reach.add_argument("--lr-min", type=float, default=1e-5, help="first rate (default 1e-5)")
+    reach.add_argument("--lr-max", type=float, default=10.0, help="last rate (default 10)")
+    reach.add_argument("--steps", type=int, default=200, help="steps in between (default 200)")
     check = command("check", check_gradients, "Check gradients: all ops and six MLPs, or those named.")
     check.add_argument("names", nargs="*", metavar="NAME", help="ops or models (default: all)")
     check.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
@@ -79,8 +87,13 @@ def _parser() -> _Parser:
     summary = command("summary", summarize, "Show a model layer by layer.")
     summary.add_argument("model", metavar="MODEL")
     summary.add_argument("--batch-size", type=int, default=100)
-    plot = command("plot", plot_run, "Draw the figures of a run from its record.")
-    plot.add_argument("run_dir", metavar="RUN_DIR", type=Path)
+    plot = command("plot", plot_run, "Draw the figures of a run from its record, or a schedule before a run.")
+    plot.add_argument("run_dir", metavar="RUN_DIR", type=Path, nargs="?")
+    plot.add_argument("--lr", type=float, help="of the schedule to draw")
+    plot.add_argument("--epochs", type=int, default=20, help="of the schedule to draw (default 20)")
+    plot.add_argument("--steps-per-epoch", type=int, default=450, help="of the schedule to draw (default 450)")
+    plot.add_argument("--out", type=Path, help="the figure of a schedule (default NAME.png)")
+    cli_options.add_schedule(plot)
     data = command("data", manage_data, "Find, download or verify CIFAR-10.")
     data.add_argument("action", nargs="?", choices=("path", "download", "verify"), default="path")
     data.add_argument("--data-dir", type=Path)
@@ -88,42 +101,20 @@ def _parser() -> _Parser:
     return parser
 
 
-def _train_options(parser: argparse.ArgumentParser) -> None:
+def _data_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("model", metavar="MODEL", help="a name that 'fastnet models' lists")
-    add("--data", choices=("cifar10", "shapes10"), default="cifar10")
+    add("--data", default="cifar10", metavar="NAME", help="cifar10 (default), shapes10, digits or folder:DIR")
     add("--data-dir", type=Path, help="where CIFAR-10 lies (else $FASTNET_DATA, else the cache, else downloaded)")
     add("--split", metavar="A/B", help="training and validation images, such as 45000/5000")
     add("--order", choices=("random", "file"), default="random", help="how the split is drawn")
-    add("--epochs", type=int)
     add("--batch-size", type=int)
     add("--seed", type=int, default=0)
     add("--device", choices=("cpu", "cuda"), default="cpu")
     add("--dtype", choices=("float32", "float64"), default="float32")
     add("--threads", type=int, help="threads of the kernels; the result has the same bits for any number")
-    add("--out", type=Path, help="the run directory (default: a new one under runs/)")
-    add("--resume", action="store_true", help="continue the run in --out from its checkpoint")
-    group = parser.add_argument_group("optimizer")
-    add = group.add_argument
-    add("--optimizer", choices=tuple(OPTIMIZERS))
-    add("--lr", type=float, help="the rate; the largest of a triangular schedule")
-    add("--momentum", type=float, help="of sgd")
-    add("--nesterov", action="store_true", help="Nesterov's momentum, of sgd")
-    add("--beta1", type=float, default=0.9, help="of adam")
-    add("--beta2", type=float, default=0.999, help="of adam")
-    add("--eps", type=float, default=1e-8, help="of adam")
-    add("--eps-mode", choices=("outside", "inside", "hat"), default="outside", help="where adam adds eps")
-    group = parser.add_argument_group("schedule")
-    add = group.add_argument
-    add("--schedule", choices=tuple(SCHEDULES))
-    add("--lr-min", type=float, help="of a triangular schedule")
-    add("--half-cycle-epochs", type=float, help="of a triangular schedule")
-    add("--decay", type=float, help="factor of an exponential schedule, per epoch")
-    group = parser.add_argument_group("penalty, loss and model")
-    add = group.add_argument
-    penalty = group.add_mutually_exclusive_group()
-    penalty.add_argument("--l2", type=float, metavar="LAMBDA", help="lambda sum w^2 (twice lambda is the weight decay)")
-    penalty.add_argument("--weight-decay", type=float, metavar="WD", help="wd/2 sum w^2")
+    add("--out", type=Path, help="what to write (default: a new directory or file under runs/)")
+    add = parser.add_argument_group("loss and model").add_argument
     add("--loss", default="softmax_cross_entropy", help="default: softmax_cross_entropy")
     add("--label-smoothing", type=float, help="of softmax_cross_entropy")
     add("--normalization", choices=("pixel", "channel"), help="what mean and standard deviation are per")
@@ -132,65 +123,95 @@ def _train_options(parser: argparse.ArgumentParser) -> None:
     add("--norm-after", action="store_true", help="batch norm after the activation instead of before")
 
 
+def _train_options(parser: argparse.ArgumentParser) -> None:
+    _data_options(parser)
+    add = parser.add_argument
+    add("--epochs", type=int)
+    add("--resume", action="store_true", help="continue the run in --out from its checkpoint")
+    add("--checkpoint-seconds", type=float, default=30.0, help="between checkpoints inside an epoch (default 30)")
+    add("--accumulate", type=int, default=1, metavar="PARTS", help="put each batch through in so many pieces")
+    add("--average", type=float, metavar="DECAY", help="evaluate with a moving average of the weights, such as 0.999")
+    add("--early-stopping", type=int, metavar="PATIENCE", help="stop after so many epochs without improvement and go "
+                                                               "back to the best")
+    add("--stop-metric", default="validation_loss", help="what --early-stopping watches (default validation_loss)")
+    for group in (cli_options.add_optimizer, cli_options.add_schedule, cli_options.add_penalty,
+                  cli_options.add_augmentation):
+        group(parser)
+
+
 def train(options: argparse.Namespace) -> None:
     """Train, writing a run directory."""
-    from fastnet.data import load
-    from fastnet.optim.penalties import L2, WeightDecay
     from fastnet.train.loop import fit
+    from fastnet.train.stopping import EarlyStopping
+
+    if options.resume and options.out is None:
+        raise ValueError("--resume needs --out, the directory of the run to continue")
+    settings = entry(options.model).settings
+    optimizer = cli_options.optimizer(options, settings)
+    data, model, common = _prepared(options)
+    epochs = _first(options.epochs, settings.epochs)
+    steps_per_epoch = -(-len(data.train) // max(1, common["batch_size"]))
+    schedule = cli_options.schedule(options, settings, optimizer.lr, epochs, steps_per_epoch)
+    stopping = (None if options.early_stopping is None
+                else EarlyStopping(options.early_stopping, metric=options.stop_metric))
+    options.out = options.out or _unused(f"{options.model}-{_kind(options)}")
+    print(f"{options.model}: {model.num_parameters():,} parameters, {len(data.train):,} training images of "
+          f"{data.name}, {steps_per_epoch} steps an epoch -> {options.out}", flush=True)
+    run = fit(model, data, optimizer, schedule, epochs=epochs, penalty=cli_options.penalties(options, settings),
+              augmentation=cli_options.augmentation(options), rates=cli_options.rates(options),
+              accumulate=options.accumulate, average=options.average, early_stopping=stopping, out=options.out,
+              resume=options.resume, checkpoint_seconds=options.checkpoint_seconds, **common)
+    result = run.result
+    best = f", best epoch {result['best_epoch']}" if "best_epoch" in result else ""
+    print(f"test accuracy {100 * result['test_accuracy']:.2f} %, test loss {result['test_loss']:.4f} "
+          f"({result['epochs']} epochs{best}, {result['seconds']:.1f} s); curves.png and result.json in {options.out}")
+
+
+def lr_range(options: argparse.Namespace) -> None:
+    """Run a learning-rate range test; print the suggestion, draw the figure."""
+    from fastnet import plots
+    from fastnet.train.lr_range import lr_range_test
+
+    settings = entry(options.model).settings
+    optimizer = cli_options.optimizer(options, settings)
+    data, model, common = _prepared(options)
+    found = lr_range_test(model, data, optimizer, lr_min=options.lr_min, lr_max=options.lr_max, steps=options.steps,
+                          penalty=cli_options.penalties(options, settings), **common)
+    path = options.out or _unused(f"lr-range-{options.model}-{_kind(options)}", ".png")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    plots.lr_range(found.rates, found.losses, found.smoothed, found.suggestion, path,
+                   title=f"{options.model} on {data.name}, {optimizer.name}")
+    print(f"{len(found.rates)} steps, rates {found.rates[0]:.1e} to {found.rates[-1]:.1e}; the smoothed loss is least "
+          f"at {10 * found.suggestion:.2e}; suggestion for a largest rate: {found.suggestion:.2e}\n{path}")
+
+
+def _prepared(options: argparse.Namespace) -> tuple[Dataset, Sequential, dict[str, Any]]:
+    """The data, a model that fits it, and the arguments that training and the range test share."""
+    from fastnet.data import load
 
     settings = entry(options.model).settings
     _require_device(options.device)
-    if options.resume and options.out is None:
-        raise ValueError("--resume needs --out, the directory of the run to continue")
     if options.threads is not None:
         _set_threads(options.threads)
     given = {key: getattr(options, key) for key in ("init", "activation") if getattr(options, key) is not None}
-    model = build(options.model, seed=options.seed, dtype=options.dtype, **given,
-                  **({"norm_after": True} if options.norm_after else {}))
-    batch_size = _first(options.batch_size, settings.batch_size)
-    penalty = (WeightDecay(options.weight_decay) if options.weight_decay is not None
-               else L2(_first(options.l2, settings.l2)))
-    optimizer = _optimizer(options, settings)
+    build(options.model, **given)  # so that a mistake is said before the data are loaded
     data = load(options.data, options.data_dir, order=options.order, seed=options.seed,
                 split=options.split or (settings.split if options.data == "cifar10" else None))
     if data.identity.get("notice"):
         print(data.identity["notice"], flush=True)
-    steps_per_epoch = -(-len(data.train) // batch_size) if batch_size > 0 else 1
-    schedule = _schedule(options, settings, steps_per_epoch)
-    options.out = options.out or _new_directory(f"{options.model}-{options.data}")
-    print(f"{options.model}: {model.num_parameters():,} parameters, {len(data.train):,} training images of "
-          f"{data.name}, {steps_per_epoch} steps an epoch -> {options.out}", flush=True)
-    run = fit(model, data, optimizer, schedule, epochs=_first(options.epochs, settings.epochs), batch_size=batch_size,
-              penalty=penalty, loss=options.loss, seed=options.seed, out=options.out, resume=options.resume,
-              normalization=_first(options.normalization, settings.normalization),
-              loss_options=({"label_smoothing": options.label_smoothing}
-                            if options.label_smoothing is not None else None))
-    result = run.result
-    print(f"test accuracy {100 * result['test_accuracy']:.2f} %, test loss {result['test_loss']:.4f} "
-          f"({result['epochs']} epochs, {result['seconds']:.1f} s); curves.png and result.json in {options.out}")
-
-
-def _optimizer(options: argparse.Namespace, settings: Settings) -> Optimizer:
-    name = _first(options.optimizer, settings.optimizer)
-    lr = _first(options.lr, settings.lr)
-    if name == "adam":
-        return OPTIMIZERS["adam"](lr, beta1=options.beta1, beta2=options.beta2, eps=options.eps,
-                                  eps_mode=options.eps_mode)
-    return OPTIMIZERS["sgd"](lr, momentum=_first(options.momentum, settings.momentum), nesterov=options.nesterov)
-
-
-def _schedule(options: argparse.Namespace, settings: Settings, steps_per_epoch: int) -> Schedule:
-    name = _first(options.schedule, settings.schedule)
-    lr = _first(options.lr, settings.lr)
-    if name == "triangular":
-        half = _first(options.half_cycle_epochs, settings.half_cycle_epochs)
-        if not 0 < half < float("inf"):
-            raise ValueError(f"--half-cycle-epochs must be a positive number but is {half}")
-        return triangular(_first(options.lr_min, settings.lr_min), lr,
-                          half_cycle_steps=max(1, round(half * steps_per_epoch)))
-    if name == "exponential":
-        return exponential(lr, _first(options.decay, settings.decay), unit="epoch", steps_per_epoch=steps_per_epoch)
-    return constant(lr)
+    shape = data.train.images.shape[1:]
+    if shape != entry(options.model).input_shape:
+        given["inputs"] = math.prod(shape)
+    if len(data.classes) != 10:
+        given["classes"] = len(data.classes)
+    if options.norm_after:
+        given["norm_after"] = True
+    model = build(options.model, seed=options.seed, dtype=options.dtype, **given)
+    smoothing = options.label_smoothing
+    return data, model, {
+        "batch_size": _first(options.batch_size, settings.batch_size), "loss": options.loss, "seed": options.seed,
+        "loss_options": None if smoothing is None else {"label_smoothing": smoothing},
+        "normalization": _first(options.normalization, settings.normalization)}
 
 
 def check_gradients(options: argparse.Namespace) -> int:
@@ -245,12 +266,27 @@ def summarize(options: argparse.Namespace) -> None:
 
 
 def plot_run(options: argparse.Namespace) -> None:
-    """Draw curves.png again."""
-    from fastnet.train.loop import draw_curves
+    """Draw the figures of a run again, or a schedule before any run."""
+    from fastnet import plots
+    from fastnet.train.curves import draw_curves
 
-    if not options.run_dir.is_dir():
+    if options.schedule is not None:
+        if options.run_dir is not None:
+            raise ValueError("give a run directory or --schedule, not both")
+        if options.epochs < 1 or options.steps_per_epoch < 1:
+            raise ValueError("--epochs and --steps-per-epoch must be at least 1")
+        options.optimizer = None
+        schedule = cli_options.schedule(options, Settings(""), options.lr, options.epochs, options.steps_per_epoch)
+        rates = [schedule(t) for t in range(options.epochs * options.steps_per_epoch)]
+        path = options.out or Path(f"{options.schedule}.png")
+        plots.schedule(rates, path, title=options.schedule.replace("_", " "))
+        print(path)
+    elif options.run_dir is None:
+        raise ValueError("a run directory is needed, or --schedule NAME --lr RATE to draw a schedule")
+    elif not options.run_dir.is_dir():
         raise FileNotFoundError(f"{options.run_dir} is not a run directory")
-    print(draw_curves(options.run_dir))
+    else:
+        print(draw_curves(options.run_dir))
 
 
 def manage_data(options: argparse.Namespace) -> int:
@@ -295,11 +331,16 @@ def _set_threads(threads: int) -> None:
     numba.set_num_threads(threads)
 
 
-def _new_directory(stem: str) -> Path:
+def _unused(stem: str, suffix: str = "") -> Path:
+    """The first of runs/STEM-1, runs/STEM-2, ... that is not there."""
     number = 1
-    while (Path("runs") / f"{stem}-{number}").exists():
+    while (Path("runs") / f"{stem}-{number}{suffix}").exists():
         number += 1
-    return Path("runs") / f"{stem}-{number}"
+    return Path("runs") / f"{stem}-{number}{suffix}"
+
+
+def _kind(options: argparse.Namespace) -> str:
+    return options.data.partition(":")[0]  # a folder's own path is no part of a file's name
 
 
 def _first(given: Any, default: Any) -> Any:
@@ -310,7 +351,3 @@ def _own_version() -> str:
     from importlib import metadata
 
     return metadata.version("fastnet")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

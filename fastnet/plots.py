@@ -44,3 +44,37 @@ def training_curves(history: Sequence[Mapping[str, Any]], rates: Sequence[float]
             axis.set_xlabel("Update step")
         axes[0, 0].set_xlim(left=0)
         figure.savefig(path)
+
+
+def schedule(rates: Sequence[float], path: Path, *, title: str) -> None:
+    """The learning rate of every update."""
+    import matplotlib
+
+    with matplotlib.rc_context(STYLE):
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(4.8, 2.8), dpi=150)
+        axis = figure.subplots()
+        axis.plot(range(len(rates)), rates, color=RATE)
+        axis.set(title=title, xlabel="Update step", ylabel="Learning rate", ylim=(0, None), xlim=(0, None))
+        figure.savefig(path)
+
+
+def lr_range(rates: Sequence[float], losses: Sequence[float], smoothed: Sequence[float], suggestion: float,
+             path: Path, *, title: str) -> None:
+    """The loss over the learning rate of a range test, and the rate that it suggests."""
+    import matplotlib
+
+    with matplotlib.rc_context(STYLE):
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(4.8, 3.2), dpi=150)
+        axis = figure.subplots()
+        axis.plot(rates, losses, color=TRAIN, alpha=0.35, linewidth=1, label="loss of a batch (nats)")
+        axis.plot(rates, smoothed, color=TRAIN, label="smoothed")
+        axis.axvline(suggestion, color=VALIDATION, linestyle="--", linewidth=1, label=f"suggestion: {suggestion:.2g}")
+        # The last values, where the loss breaks away, would flatten all the others.
+        axis.set(title=title, xscale="log", xlabel="Learning rate", ylabel="Loss (nats)",
+                 ylim=(0.8 * min(smoothed), 1.3 * max(smoothed[0], min(losses))))
+        axis.legend()
+        figure.savefig(path)

@@ -15,6 +15,7 @@ from typing import Any
 
 from fastnet.arrays import single_threaded_blas, to_numpy
 from fastnet.data import Batches, Dataset, Standardization
+from fastnet.data.augmentation import Augmentation
 from fastnet.nn.sequential import Sequential
 from fastnet.optim.optimizers import Optimizer
 from fastnet.optim.schedules import Schedule
@@ -45,12 +46,13 @@ class Run:
 def fit(model: Sequential, data: Dataset, optimizer: Optimizer, schedule: Schedule | None = None, *, epochs: int,
         batch_size: int = 100, penalty: Any = None, loss: str = "softmax_cross_entropy",
         loss_options: Mapping[str, Any] | None = None, seed: int = 0, normalization: str = "channel",
-        rates: Mapping[str, float] | None = None, accumulate: int = 1,
+        augmentation: Augmentation | None = None, rates: Mapping[str, float] | None = None, accumulate: int = 1,
         average: float | None = None, early_stopping: EarlyStopping | None = None, out: str | Path | None = None,
         resume: bool = False, checkpoint_seconds: float = 30.0, verbose: bool = True) -> Run:
     """Train `model` on data.train, evaluate on data.validation after every epoch and on data.test at the end.
 
     normalization       'channel' or 'pixel': what the standardisation constants, from the training images, are per
+    augmentation        how training images are varied (`fastnet.data.Augmentation`)
     rates               {pattern of parameter names: factor of the learning rate}
     accumulate          pieces that each batch goes through in; the gradients are the whole batch's
     average             decay of a moving average of the weights, which all evaluations and the final model then have
@@ -70,10 +72,10 @@ def fit(model: Sequential, data: Dataset, optimizer: Optimizer, schedule: Schedu
     step = TrainStep(model, optimizer, schedule, penalty=penalty, loss=loss, loss_options=loss_options, seed=seed,
                      rates=rates, accumulate=accumulate)
     standardization = Standardization.fit(data.train.images, normalization)
-    batches = Batches(data.train, standardization, batch_size, seed=seed, dtype=model.dtype)
+    batches = Batches(data.train, standardization, batch_size, seed=seed, dtype=model.dtype, augmentation=augmentation)
     state = RunState(step, None if average is None else WeightAverage(model, average), early_stopping)
     loop = _Loop(state, data, standardization, batches, epochs, checkpoint_seconds)
-    config = loop.config = _config(loop, normalization)
+    config = loop.config = _config(loop, normalization, augmentation)
     if out is None:
         if resume:
             raise ValueError("fit: resume needs the run directory (out)")
@@ -252,13 +254,14 @@ def _check_data(model: Sequential, data: Dataset) -> None:
             raise ValueError(f"fit: there are no {name} images")
 
 
-def _config(loop: _Loop, normalization: str) -> dict[str, Any]:
+def _config(loop: _Loop, normalization: str, augmentation: Augmentation | None) -> dict[str, Any]:
     model, step, state = loop.model, loop.step, loop.state
     config = {
         "model": {"name": model.model_name or "custom", "seed": model.seed, "dtype": model.dtype.name, **model.settings,
                   "layers": [f"{layer.name}: {layer!r}" for layer in model.layers]},
         "data": loop.data.identity,
         "normalization": normalization,
+        "augmentation": augmentation.settings() if augmentation else None,
         "epochs": loop.epochs,
         "batch_size": loop.batches.batch_size,
         "accumulate": step.accumulate,
