@@ -1,60 +1,60 @@
 """`load`: a data set by name, divided into training, validation and test images."""
 
-import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
-import numpy as np
+from fastnet.data import cifar10, digits, folder, shapes10, splits
+from fastnet.data.dataset import Dataset, Source
 
-from fastnet.data import cifar10, shapes10
-from fastnet.data.batches import permutation
-from fastnet.data.dataset import Dataset, Source, Split
-from fastnet.functions.philox import SPLIT
 
-DEFAULT_SPLITS = {"cifar10": "45000/5000", "shapes10": "9000/1000"}
+class _Wanted(NamedTuple):
+    place: str | Path | None
+    download: bool
+    image_size: int
+
+
+# Name -> how to read it, and how its training files are divided unless `split` says otherwise (None: nine to one).
+DATA_SETS: dict[str, tuple[Callable[[_Wanted], Source], str | None]] = {
+    "cifar10": (lambda wanted: cifar10.read(wanted.place, download=wanted.download), "45000/5000"),
+    "shapes10": (lambda _: shapes10.read(), "9000/1000"),
+    "digits": (lambda _: digits.read(), "1300/200"),
+    "folder:DIR": (lambda wanted: folder.read(str(wanted.place), wanted.image_size), None),
+}
+FOLDER = "folder:"
 
 
 def load(name: str, data_dir: str | Path | None = None, *, split: str | None = None, order: str = "random",
-         seed: int = 0, download: bool = True) -> Dataset:
-    """Load data set `name` (`cifar10` or `shapes10`) and divide its training files.
+         seed: int = 0, download: bool = True, image_size: int = folder.IMAGE_SIZE) -> Dataset:
+    """Load a data set and divide its training files.
 
-    data_dir  where CIFAR-10 lies (see `fastnet.data.cifar10.locate`); `shapes10` is generated and needs no files
-    split     'A/B': A training and B validation images, together at most all there are; B may be 0
-    order     'random': A, then B images drawn by `seed`; 'file': the first A, then the next B. Either way each split
-              keeps the order of the files, so a seed says which images are in it and nothing else
-    download  whether CIFAR-10 may be fetched where no folder was named and none is in the cache
+    name        cifar10     60,000 photographs, 32x32x3, ten classes; 45,000/5,000 unless `split` says otherwise
+                shapes10    generated drawings of CIFAR-10's shape, ten classes; 9,000/1,000
+                digits      1,797 handwritten digits, 8x8x1, through scikit-learn; 1,300/200
+                folder:DIR  your own images, a folder a class (see `fastnet.data.folder`); nine to one
+    data_dir    where CIFAR-10 lies (see `fastnet.data.cifar10.locate`)
+    split       'A/B': A training and B validation images, together at most all there are; B may be 0
+    order       'random': A, then B images drawn by `seed`; 'file': the first A, then the next B. Either way each split
+                keeps the order of the files, so a seed says which images are in it and nothing else
+    download    whether CIFAR-10 may be fetched where no folder was named and none is in the cache
+    image_size  height and width of the images of a folder:DIR
 
     The test images are always all of the test files. Raises ValueError for a name, split or order that does not exist
-    and for damaged files, OSError (FileNotFoundError, ConnectionError) for files that cannot be had.
+    and for damaged files, OSError (FileNotFoundError, ConnectionError) for files that cannot be had, ImportError where
+    scikit-learn or Pillow is needed and not installed.
     """
-    if name not in DEFAULT_SPLITS:
-        raise ValueError(f"load: there is no data set {name!r}; choose from {', '.join(DEFAULT_SPLITS)}")
+    is_folder = name.startswith(FOLDER) and name != FOLDER
+    key = "folder:DIR" if is_folder else name
+    if key not in DATA_SETS:
+        raise ValueError(f"load: there is no data set {name!r}; choose from {', '.join(DATA_SETS)}")
     if order not in ("random", "file"):
         raise ValueError(f"load: order {order!r} does not exist; choose from random, file")
-    split = DEFAULT_SPLITS[name] if split is None else split
-    sizes = _sizes(split)
-    source = shapes10.read() if name == "shapes10" else cifar10.read(data_dir, download=download)
-    return _divide(name, source, sizes, order, seed, {"split": split, "order": order, "seed": seed})
-
-
-def _sizes(split: str) -> tuple[int, int]:
-    found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", split, re.ASCII)
-    if not found or int(found[1]) == 0:
-        raise ValueError(f"load: split {split!r} is not of the form 'A/B': A training images, at least 1, "
-                         f"and B validation images, such as '45000/5000'")
-    return int(found[1]), int(found[2])
-
-
-def _divide(name: str, source: Source, sizes: tuple[int, int], order: str, seed: int, how: dict) -> Dataset:
-    there = len(source.train_labels)
-    first, both = sizes[0], sum(sizes)
-    if both > there:
-        raise ValueError(f"load: split {how['split']!r} needs {both} images, but {name} has {there} for training")
-    order_of_files = np.arange(there)
-    drawn = order_of_files if order == "file" else permutation(order_of_files, seed=seed, stream=SPLIT)
-    test = Split(source.test_images, source.test_labels, np.arange(len(source.test_labels)))
-    train, validation = (_part(source, np.sort(at)) for at in (drawn[:first], drawn[first:both]))
-    return Dataset(name, source.classes, train, validation, test, {"name": name, **source.identity, **how})
-
-
-def _part(source: Source, at: np.ndarray) -> Split:
-    return Split(source.train_images[at], source.train_labels[at], at)
+    if image_size != folder.IMAGE_SIZE and not is_folder:
+        raise ValueError(f"load: image_size {image_size} is for folder:DIR; the images of {name} have their size")
+    read, default = DATA_SETS[key]
+    if split is not None:
+        splits.sizes(split)  # a mistake in it is found before anything is read
+    source = read(_Wanted(name.removeprefix(FOLDER) if is_folder else data_dir, download, image_size))
+    # A folder goes by its own name: where it lies may differ between the machines that continue a run.
+    title = FOLDER + Path(name.removeprefix(FOLDER)).expanduser().resolve().name if is_folder else name
+    return splits.divide(title, source, split or default or splits.nine_to_one(len(source.train_labels)), order, seed)
