@@ -2,6 +2,7 @@
 
 import json
 import os
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -41,13 +42,13 @@ def save(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, An
     import safetensors.numpy
 
     # safetensors writes garbage for arrays that are not C-contiguous. (ascontiguousarray would give 0-d ones an axis.)
-    content = safetensors.numpy.save({name: np.asarray(a, order="C") for name, a in arrays.items()},
-                                     {"format": str(FORMAT), "fastnet": json.dumps(metadata)})
-    write_atomically(path, content)
+    arrays, text = {name: np.asarray(a, order="C") for name, a in arrays.items()}, json.dumps(metadata)
+    write_atomically(path, safetensors.numpy.save(arrays, {"format": str(FORMAT), "fastnet": text,
+                                                           "crc32": _checksum(arrays, text)}))
 
 
 def load(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Arrays and metadata of a checkpoint. Raises ValueError for a file that is not a whole one, OSError if unread."""
+    """Arrays and metadata of a checkpoint. Raises ValueError for a file that is not as written, OSError if unread."""
     import safetensors
     import safetensors.numpy
 
@@ -56,11 +57,22 @@ def load(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         arrays = safetensors.numpy.load(content)
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
         metadata = json.loads(header["fastnet"])
-        version = int(header["format"])
+        version, checksum = int(header["format"]), header.get("crc32")
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is not a whole fastnet checkpoint ({type(error).__name__}: {error})") from None
     if version > FORMAT:
         raise ValueError(f"{path} has checkpoint format {version}, but this fastnet reads up to {FORMAT}")
     if not isinstance(metadata, dict):
         raise ValueError(f"{path} is not a whole fastnet checkpoint (its metadata is no JSON object)")
+    if checksum != _checksum(arrays, header["fastnet"]):
+        raise ValueError(f"{path} is damaged: what it holds does not have the checksum that was written with it")
     return arrays, metadata
+
+
+def _checksum(arrays: Mapping[str, np.ndarray], metadata: str) -> str:
+    """CRC-32 of the metadata and of every array with its name, type and shape."""
+    found = zlib.crc32(metadata.encode())
+    for name in sorted(arrays):
+        array = arrays[name]
+        found = zlib.crc32(array.data, zlib.crc32(f"{name} {array.dtype} {array.shape}".encode(), found))
+    return f"{found:08x}"

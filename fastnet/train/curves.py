@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from fastnet import plots
-from fastnet.optim.schedules import from_settings
+from fastnet.optim.schedules import SCHEDULES, from_settings
 from fastnet.train import record
 
 
@@ -11,8 +11,9 @@ def draw_curves(folder: Path) -> Path:
     """Draw curves.png of a run directory; return its path. Raises OSError or ValueError for a damaged record."""
     config, history = record.read_json(folder / record.CONFIG), record.read_history(folder)
     try:
-        schedule = from_settings(config["schedule"]["name"], config["schedule"]["settings"])
-        if hasattr(schedule, "observe"):  # its rate depends on the run, and is constant in an epoch
+        name, settings = config["schedule"]["name"], config["schedule"]["settings"]
+        schedule = from_settings(name, settings) if name in SCHEDULES else None
+        if schedule is None or hasattr(schedule, "observe"):  # only the run knew it: the epochs' last ones
             starts = [0, *(line["step"] for line in history)]
             rates = [line["lr"] for line, start in zip(history, starts, strict=False)
                      for _ in range(line["step"] - start)]

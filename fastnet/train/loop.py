@@ -18,7 +18,7 @@ from fastnet.data import Batches, Dataset, Standardization
 from fastnet.data.augmentation import Augmentation
 from fastnet.nn.sequential import Sequential
 from fastnet.optim.optimizers import Optimizer
-from fastnet.optim.schedules import Schedule
+from fastnet.optim.schedules import SCHEDULES, Schedule, from_settings
 from fastnet.train import checkpoint, record
 from fastnet.train.average import WeightAverage
 from fastnet.train.curves import draw_curves
@@ -69,10 +69,15 @@ def fit(model: Sequential, data: Dataset, optimizer: Optimizer, schedule: Schedu
     if epochs < 1:
         raise ValueError(f"fit: epochs must be at least 1 but is {epochs}")
     _check_data(model, data)
+    _check_metrics(data, early_stopping, schedule)
+    if schedule and hasattr(schedule, "observe") and schedule.name in SCHEDULES:  # without an earlier run's state
+        schedule = from_settings(schedule.name, schedule.settings)
     step = TrainStep(model, optimizer, schedule, penalty=penalty, loss=loss, loss_options=loss_options, seed=seed,
                      rates=rates, accumulate=accumulate)
     standardization = Standardization.fit(data.train.images, normalization)
     batches = Batches(data.train, standardization, batch_size, seed=seed, dtype=model.dtype, augmentation=augmentation)
+    if accumulate > (least := len(data.train) % batch_size or batch_size):
+        raise ValueError(f"fit: accumulate is {accumulate}, but the smallest batch of an epoch has only {least} images")
     state = RunState(step, None if average is None else WeightAverage(model, average), early_stopping)
     loop = _Loop(state, data, standardization, batches, epochs, checkpoint_seconds)
     config = loop.config = _config(loop, normalization, augmentation)
@@ -198,13 +203,21 @@ class _Loop:
             result |= {"best_epoch": state.stopping.best_epoch, "validation_accuracy": best.get("validation_accuracy"),
                        "train_loss": best["train_loss"]}
         if self.folder is not None:
-            record.write_history(self.folder, history)
-            arrays = {f"model/{name}": to_numpy(a) for name, a in self.model.state().items()}
-            arrays |= {f"standardization/{name}": a for name, a in self.standardization.arrays().items()}
-            checkpoint.save(self.folder / record.MODEL, arrays, {"config": self.config})
-            record.write_json(self.folder / record.RESULT, result)
-            draw_curves(self.folder)
+            try:
+                self._write_result(self.folder, history, result)
+            except OSError as error:
+                raise OSError(f"the run is done (test accuracy {found.accuracy:.4f}, test loss {found.loss:.4f}), but "
+                              f"its result cannot be written to {self.folder} ({error.strerror or error}); --resume "
+                              "does so again") from error
         return Run(self.model, self.standardization, history, result, self.folder)
+
+    def _write_result(self, folder: Path, history: list[dict[str, Any]], result: dict[str, Any]) -> None:
+        record.write_history(folder, history)
+        arrays = {f"model/{name}": to_numpy(a) for name, a in self.model.state().items()}
+        arrays |= {f"standardization/{name}": a for name, a in self.standardization.arrays().items()}
+        checkpoint.save(folder / record.MODEL, arrays, {"config": self.config})
+        record.write_json(folder / record.RESULT, result)
+        draw_curves(folder)
 
     def _stopped(self) -> bool:
         stopping, history = self.state.stopping, self.state.history
@@ -223,12 +236,15 @@ class _Loop:
         """Checkpoint and history. A disk that is full is no reason to lose the run: say so and go on."""
         if self.folder is None:
             return
+        what = "checkpoint"
         try:
             self.state.save(self.folder / record.CHECKPOINT, self.config)
+            what = "history"
             record.write_history(self.folder, self.state.history)
         except OSError as error:
-            print(f"no checkpoint at step {self.step.count} ({error.strerror or error}); the last one stays and "
-                  "training goes on", file=sys.stderr, flush=True)
+            with contextlib.suppress(OSError):  # standard error may be a file on that disk
+                print(f"no {what} written at step {self.step.count} ({error.strerror or error}); the last one stays "
+                      "and training goes on", file=sys.stderr, flush=True)
         self._saved = time.monotonic()
 
     def _keep(self, error: NonFiniteError) -> None:
@@ -236,9 +252,13 @@ class _Loop:
         if self.folder is None:
             return
         path = self.folder / record.NONFINITE
-        checkpoint.save(path, {"x": to_numpy(error.x), "labels": to_numpy(error.labels),
-                               "samples": to_numpy(error.samples)}, {"step": error.step, "where": error.where})
-        error.args = (f"{error.args[0]} (batch saved in {path})",)
+        try:
+            checkpoint.save(path, {"x": to_numpy(error.x), "labels": to_numpy(error.labels),
+                                   "samples": to_numpy(error.samples)}, {"step": error.step, "where": error.where})
+            text = f"batch saved in {path}"
+        except OSError as failure:
+            text = f"batch not saved: {failure.strerror or failure}"
+        error.args = (f"{error.args[0]} ({text})",)
 
 
 def _check_data(model: Sequential, data: Dataset) -> None:
@@ -252,6 +272,17 @@ def _check_data(model: Sequential, data: Dataset) -> None:
                                  f"they must be in 0..{classes - 1}")
         elif name != "validation":
             raise ValueError(f"fit: there are no {name} images")
+
+
+def _check_metrics(data: Dataset, *watching: Any) -> None:
+    """Raise ValueError where early stopping or a schedule watches a figure that the history will not have."""
+    figures = [f"{split}_{key}" for split in ("train", "validation") if split == "train" or len(data.validation)
+               for key in ("loss", "cost", "accuracy")]
+    for watcher in watching:
+        metric = getattr(watcher, "metric", figures[0])
+        if metric not in figures:
+            raise ValueError(f"{type(watcher).__name__}: the history of this run will have no {metric!r}; choose from "
+                             f"{', '.join(figures)}")
 
 
 def _config(loop: _Loop, normalization: str, augmentation: Augmentation | None) -> dict[str, Any]:

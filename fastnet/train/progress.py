@@ -1,6 +1,7 @@
 """What a person sees of a run: a bar on a terminal, one line an epoch elsewhere."""
 
 import contextlib
+import errno
 import sys
 import time
 from typing import Any
@@ -61,10 +62,14 @@ class Progress:
         self._write(text)
 
     def _write(self, text: str) -> None:
-        if self._bar is not None:
-            self._bar.write(text, file=sys.stdout)
-        else:
-            print(text, flush=True)
+        try:
+            if self._bar is not None:
+                self._bar.write(text, file=sys.stdout)
+            else:
+                print(text, flush=True)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:  # a log on a full disk is no reason to lose the run
+                raise
 
     def _compiling(self, kernel: str) -> None:
         if not self._told:

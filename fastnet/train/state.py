@@ -37,6 +37,8 @@ class RunState:
 
     def __init__(self, step: TrainStep, average: WeightAverage | None, stopping: EarlyStopping | None) -> None:
         self.step, self.average, self.stopping = step, average, stopping
+        if stopping:
+            stopping.start()
         self.history: list[dict[str, Any]] = []
         self.sums = Sums()
         self.first_loss: float | None = None
@@ -67,20 +69,22 @@ class RunState:
                 raise ValueError(f"--resume: the settings are not the run's: {'; '.join(changed)}")
             history, sums, count = list(metadata["history"]), Sums(**metadata["sums"]), operator.index(metadata["step"])
             first_loss = metadata["first_loss"]
-            schedule, best = metadata.get("schedule"), metadata.get("stopping")
+            schedule = metadata["schedule"] if hasattr(self.step.schedule, "state") else None
+            best = {key: metadata["stopping"][key] for key in ("best_epoch", "best_value")} if self.stopping else {}
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path} is not a checkpoint of a run ({type(error).__name__}: {error})") from None
-        best_state = {name.removeprefix("best/"): a for name, a in arrays.items() if name.startswith("best/")}
-        found = {name: a for name, a in arrays.items() if not name.startswith("best/")}
-        targets = {f"{group}/{name}": value for group, named in self._groups().items() for name, value in named.items()}
-        if problems := _problems(targets, found):
+        groups, best_state = self._groups(), {}
+        if best.get("best_epoch"):
+            groups["best"] = best_state = self.step.model.state()
+        targets = {f"{group}/{name}": value for group, named in groups.items() for name, value in named.items()}
+        if problems := _problems(targets, arrays):
             raise ValueError(f"{path} does not fit this run: {'; '.join(problems)}")
         for name, value in targets.items():
-            value[...] = found[name]
+            value[...] = arrays[name]
         self.history, self.sums, self.step.count, self.first_loss = history, sums, count, first_loss
         if schedule is not None:
             self.step.schedule.load_state(schedule)  # type: ignore[attr-defined]
-        if self.stopping and best:
+        if self.stopping:
             self.stopping.best_epoch, self.stopping.best_value = best["best_epoch"], best["best_value"]
             self.stopping.best_state = best_state
 

@@ -23,6 +23,10 @@ class EarlyStopping:
         if not min_delta >= 0:
             raise ValueError(f"EarlyStopping: min_delta must not be negative but is {min_delta}")
         self.patience, self.metric, self.min_delta = patience, metric, min_delta
+        self.start()
+
+    def start(self) -> None:
+        """Forget the run before: a new one begins."""
         self.best_epoch = 0
         self.best_value = math.inf  # of the figure to be minimised: an accuracy counts with a minus
         self.best_state: dict[str, Array] = {}
