@@ -14,7 +14,7 @@ import matplotlib.figure
 import matplotlib.image
 import numpy as np
 import pytest
-from tiny import bits, dataset, model, split
+from tiny import BATCH, bits, dataset, files, fit, interrupting, model, saved, scribbled, split, untimed
 
 import fastnet as fn
 from fastnet import backend, plots
@@ -24,7 +24,6 @@ from fastnet.optim.schedules import Schedule
 from fastnet.train import checkpoint, record
 from fastnet.train.curves import draw_curves
 
-EPOCHS, BATCH, STEPS_PER_EPOCH = 3, 25, 3  # 60 images: the last batch of an epoch has 10
 DRAW = plots.training_curves
 FILES = {"config.json", "history.jsonl", "checkpoint.safetensors", "curves.png", "result.json",
          "model.safetensors"}
@@ -34,21 +33,6 @@ FILES = {"config.json", "history.jsonl", "checkpoint.safetensors", "curves.png",
 def quick_curves(monkeypatch):
     """A figure takes longer than these runs; the tests of figures draw theirs with DRAW."""
     monkeypatch.setattr(plots, "training_curves", lambda history, rates, path, *, title: path.write_bytes(b"figure"))
-
-
-def files(out):
-    return {p.name for p in out.iterdir() if not p.name.startswith(".")}
-
-
-def fit(out=None, optimizer=None, schedule=None, **changed):
-    settings = {"epochs": EPOCHS, "batch_size": BATCH, "penalty": fn.L2(0.01), "seed": 5, "verbose": False,
-                "model": model(), "data": dataset()} | changed
-    return fn.fit(settings.pop("model"), settings.pop("data"), optimizer or fn.SGD(momentum=0.9),
-                  schedule or schedules.triangular(1e-3, 0.05, half_cycle_steps=4), out=out, **settings)
-
-
-def untimed(history):
-    return [{key: value for key, value in line.items() if not key.endswith("seconds")} for line in history]
 
 
 def batch(n=6, seed=0):
@@ -342,36 +326,6 @@ def test_a_terminal_shows_a_bar(monkeypatch):
 
 
 # --- interrupted and resumed ---
-
-def interrupting(*stops, times=1):
-    """The usual schedule, which presses Ctrl-C once during each of these updates."""
-    usual, left = schedules.triangular(1e-3, 0.05, half_cycle_steps=4), set(stops)
-
-    def rate(t):
-        if t in left:
-            left.discard(t)
-            for _ in range(times):
-                signal.raise_signal(signal.SIGINT)
-        return usual(t)
-
-    return Schedule(usual.name, usual.settings, rate)
-
-
-def scribbled():
-    """A model of which everything that training changes is wrong."""
-    net = model()
-    net.load_state({name: np.full_like(a, 7) for name, a in net.state().items()})
-    return net
-
-
-def saved(out):
-    """All that a run leaves, without times."""
-    arrays, meta = checkpoint.load(out / "checkpoint.safetensors")
-    result = json.loads((out / "result.json").read_text())
-    return (bits(arrays), meta["step"], untimed(meta["history"]), untimed(record.read_history(out)),
-            {k: v for k, v in result.items() if not k.endswith("seconds")},
-            json.loads((out / "config.json").read_text()))
-
 
 @pytest.mark.parametrize("stops", [[4], [0], [2], [5], [3, 4], [1, 6], [2, 5]], ids=str)
 @pytest.mark.parametrize("optimizer", [fn.SGD(momentum=0.9), fn.Adam()], ids=lambda o: o.name)
