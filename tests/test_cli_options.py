@@ -168,7 +168,7 @@ def test_the_range_test_raises_the_rate_and_leaves_the_model_alone():
 @pytest.mark.filterwarnings("ignore:overflow")
 def test_the_range_test_ends_where_the_loss_breaks_away():
     model = fn.Sequential([fn.Linear(192, 50), fn.ReLU(), fn.Linear(50, 10)], seed=1)
-    found = fn.lr_range_test(model, dataset(), fn.SGD(), lr_min=1e-3, lr_max=1e6, steps=100, batch_size=20)
+    found = fn.lr_range_test(model, dataset(), fn.SGD(), lr_min=3, lr_max=1e6, steps=100, batch_size=20)
     assert len(found.losses) < 100
     without_end = fn.lr_range_test(model, dataset(), fn.SGD(), lr_min=1e30, lr_max=1e38, steps=10, batch_size=20)
     assert len(without_end.losses) < 10

@@ -1,8 +1,11 @@
 """Compilation of the kernels: one decorator, one cache folder, one thread-pool rule.
 
 Numba's own cache notices a change in the file of a function but not in the helpers it calls, so the cache
-folder's name carries a hash of every kernel source. The sets of fast-math flags leave out `nnan` and `ninf`:
-with them `isnan` is always false and a NaN would go unseen.
+folder's name carries a hash of every source that compiled code may depend on.
+
+No fast-math flags. `nnan` and `ninf` would make `isnan` always false, and a NaN would go unseen. `contract` lets the
+compiler fuse a product with a sum, and it does so differently in the vector body of a loop and in its tail: the bits
+would depend on where the threads split a loop. Nearly all of these loops wait for memory anyway.
 """
 
 import functools
@@ -14,10 +17,9 @@ from typing import Any
 
 import numba
 
-from fastnet.paths import cache_folder
+from fastnet import paths
 
 FLOATS = ("float32", "float64")
-CONTRACT = frozenset({"contract", "nsz"})
 PARALLEL_WORK = 1 << 15  # simple operations: some 5 microseconds on one thread, three times what a launch costs
 
 
@@ -25,10 +27,10 @@ PARALLEL_WORK = 1 << 15  # simple operations: some 5 microseconds on one thread,
 def kernel_cache() -> Path:
     """The folder of compiled kernels; a temporary one where the user's cache cannot be written."""
     digest = hashlib.sha256(numba.__version__.encode())
-    here = Path(__file__).parent
-    for source in sorted(here.glob("*.py")):
+    # The functions too: kernels take constants from them, which the compiler freezes.
+    for source in sorted([*Path(__file__).parent.glob("*.py"), *(Path(paths.__file__).parent / "functions").glob("*.py")]):
         digest.update(source.name.encode() + source.read_bytes())
-    folder = cache_folder() / f"kernels-{digest.hexdigest()[:16]}"
+    folder = paths.cache_folder() / f"kernels-{digest.hexdigest()[:16]}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -37,14 +39,14 @@ def kernel_cache() -> Path:
         return Path(tempfile.mkdtemp(prefix="fastnet-kernels-"))
 
 
-def kernel(fastmath: frozenset[str] = CONTRACT, **options: Any) -> Callable:
-    """`numba.njit` with this library's settings: cached, NumPy's division rules, an explicit fast-math set."""
-    return lambda function: _compiled(function, "serial", fastmath, **options)
+def kernel(**options: Any) -> Callable:
+    """`numba.njit` with this library's settings: cached, NumPy's division rules."""
+    return lambda function: _compiled(function, "serial", **options)
 
 
-def parallel_kernel(cost: int = 1, fastmath: frozenset[str] = CONTRACT) -> Callable:
+def parallel_kernel(cost: int = 1) -> Callable:
     """A kernel whose `prange` loops run on all threads when there is work enough; see `ParallelKernel`."""
-    return lambda function: ParallelKernel(function, cost, fastmath)
+    return lambda function: ParallelKernel(function, cost)
 
 
 class ParallelKernel:
@@ -58,9 +60,9 @@ class ParallelKernel:
     operations; `sized(work)` is for calls where that says nothing.
     """
 
-    def __init__(self, function: Callable, cost: int, fastmath: frozenset[str]) -> None:
-        self._serial = _compiled(function, "serial", fastmath)
-        self._parallel = _compiled(function, "parallel", fastmath, parallel=True)
+    def __init__(self, function: Callable, cost: int) -> None:
+        self._serial = _compiled(function, "serial")
+        self._parallel = _compiled(function, "parallel", parallel=True)
         self._cost = cost
 
     def __call__(self, *arguments: Any) -> Any:
@@ -71,12 +73,12 @@ class ParallelKernel:
         return self._parallel if work >= PARALLEL_WORK else self._serial
 
 
-def _compiled(function: Callable, variant: str, fastmath: frozenset[str], **options: Any) -> Any:
+def _compiled(function: Callable, variant: str, **options: Any) -> Any:
     # Numba's cache does not tell the variants of one function apart, hence a folder for each.
     previous = numba.config.CACHE_DIR
     numba.config.CACHE_DIR = str(kernel_cache() / variant)
     try:
-        return numba.njit(cache=True, fastmath=set(fastmath), error_model="numpy", nogil=True, **options)(function)
+        return numba.njit(cache=True, error_model="numpy", nogil=True, **options)(function)
     finally:
         numba.config.CACHE_DIR = previous
 

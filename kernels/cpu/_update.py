@@ -1,16 +1,7 @@
 """What the update kernels share; `fastnet.functions._update` has the meaning of the regularization."""
 
 from fastnet.functions._update import NONE as NONE  # no regularization, the default of every update
-from fastnet.kernels.cpu._jit import is_float, kernel, parallel_kernel
-
-
-def update_kernel(cost=1):
-    """A `parallel_kernel` without contraction, for loops with sums of two products.
-
-    Which of the two is fused with the addition differs between the vector body of a loop and its tail, so that the bits
-    would depend on where the threads, or runs of different rates, split the vector. The loops wait for memory anyway.
-    """
-    return parallel_kernel(cost, fastmath=frozenset())
+from fastnet.kernels.cpu._jit import is_float, kernel
 
 
 def supports(w, *others):

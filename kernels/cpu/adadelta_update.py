@@ -5,7 +5,8 @@ import math
 from numba import prange
 
 from fastnet.kernels.cpu import _update
-from fastnet.kernels.cpu._update import regularized, scalars, update_kernel
+from fastnet.kernels.cpu._jit import parallel_kernel
+from fastnet.kernels.cpu._update import regularized, scalars
 
 
 def supports(w, g, v, u, **options):
@@ -17,7 +18,7 @@ def run(w, g, v, u, *, lr, rho=0.95, eps=1e-6, regularization=_update.NONE):
     _step(w, g, v, u, kind(lr), kind(rho), kind(1 - rho), kind(eps), *scalars(regularization, lr, kind))
 
 
-@update_kernel(cost=5)
+@parallel_kernel(cost=5)
 def _step(w, g, v, u, lr, rho, rest, eps, decay, l1, shrink, penalised):
     for i in prange(w.size):
         kept, step = regularized(w[i], g[i], i, decay, l1, shrink, penalised)

@@ -5,7 +5,8 @@ import math
 from numba import prange
 
 from fastnet.kernels.cpu import _update
-from fastnet.kernels.cpu._update import regularized, scalars, update_kernel
+from fastnet.kernels.cpu._jit import parallel_kernel
+from fastnet.kernels.cpu._update import regularized, scalars
 
 
 def supports(w, g, squares, **options):
@@ -17,7 +18,7 @@ def run(w, g, squares, *, lr, eps=1e-10, regularization=_update.NONE):
     _step(w, g, squares, kind(lr), kind(eps), *scalars(regularization, lr, kind))
 
 
-@update_kernel(cost=3)
+@parallel_kernel(cost=3)
 def _step(w, g, squares, lr, eps, decay, l1, shrink, penalised):
     for i in prange(w.size):
         kept, step = regularized(w[i], g[i], i, decay, l1, shrink, penalised)

@@ -6,7 +6,8 @@ from numba import prange
 
 from fastnet.functions.adam_update import factors
 from fastnet.kernels.cpu import _update
-from fastnet.kernels.cpu._update import regularized, scalars, update_kernel
+from fastnet.kernels.cpu._jit import parallel_kernel
+from fastnet.kernels.cpu._update import regularized, scalars
 
 
 def supports(w, g, m, v, **options):
@@ -23,7 +24,7 @@ def run(w, g, m, v, *, t, lr, beta1=0.9, beta2=0.999, eps=1e-8, eps_mode="outsid
           kind(inside), kind(outside), *scalars(regularization, lr, kind))
 
 
-@update_kernel(cost=4)
+@parallel_kernel(cost=4)
 def _step(w, g, m, v, size, beta1, rest1, beta2, rest2, correction, inside, outside, decay, l1, shrink, penalised):
     for i in prange(w.size):
         kept, step = regularized(w[i], g[i], i, decay, l1, shrink, penalised)

@@ -4,7 +4,8 @@ from numba import prange
 
 from fastnet.functions.adamax_update import one_minus_power
 from fastnet.kernels.cpu import _update
-from fastnet.kernels.cpu._update import regularized, scalars, update_kernel
+from fastnet.kernels.cpu._jit import parallel_kernel
+from fastnet.kernels.cpu._update import regularized, scalars
 
 
 def supports(w, g, m, u, **options):
@@ -17,7 +18,7 @@ def run(w, g, m, u, *, t, lr, beta1=0.9, beta2=0.999, eps=1e-8, regularization=_
           *scalars(regularization, lr, kind))
 
 
-@update_kernel(cost=3)
+@parallel_kernel(cost=3)
 def _step(w, g, m, u, size, beta1, rest1, beta2, eps, decay, l1, shrink, penalised):
     for i in prange(w.size):
         kept, step = regularized(w[i], g[i], i, decay, l1, shrink, penalised)

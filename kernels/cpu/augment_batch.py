@@ -1,6 +1,6 @@
 """Gather, augment and standardize as in `fastnet.functions.augment_batch`, a sample at a time while it is in the cache.
 
-Nothing here may be contracted or reordered: the bits are the reference's.
+The order of operations is the reference's, and so are the bits.
 """
 
 import numpy as np
@@ -12,7 +12,6 @@ from fastnet.kernels.cpu import standardize_batch
 from fastnet.kernels.cpu._jit import kernel, parallel_kernel
 from fastnet.kernels.cpu._philox import philox
 
-EXACT = frozenset[str]()
 _HALF, _TOP_BIT, _ONE, _TWO = (np.uint64(n) for n in (32, 31, 1, 2))
 _TO_FRACTION = 2.0**-32
 
@@ -39,17 +38,17 @@ def run(images, indices, samples, mean, scale, *, key, pad=0, horizontal_flip=Fa
     return y
 
 
-@kernel(EXACT)
+@kernel()
 def _below(n, word):
     return np.int64((word * np.uint64(n)) >> _HALF)
 
 
-@kernel(EXACT)
+@kernel()
 def _flipped(wanted, word):
     return wanted and word >> _TOP_BIT == 1
 
 
-@parallel_kernel(fastmath=EXACT)
+@parallel_kernel()
 def _crop(images, indices, samples, words, horizontal, vertical, pad, mean, scale, cutout, y):
     batch, height, width, channels = y.shape
     for b in prange(batch):
@@ -74,7 +73,7 @@ def _crop(images, indices, samples, words, horizontal, vertical, pad, mean, scal
         _finish(levels.reshape(-1), mean, scale, y[b], cutout, samples[b], words)
 
 
-@kernel(EXACT)
+@kernel()
 def _mirror(source, channels, to):
     """Copy a row of pixels, the last one first."""
     pixels = source.size // channels
@@ -90,7 +89,7 @@ def _mirror(source, channels, to):
                 to[j * channels + c] = source[np.uint64((pixels - 1 - j) * channels + c)]
 
 
-@parallel_kernel(fastmath=EXACT)
+@parallel_kernel()
 def _resize(images, indices, samples, words, horizontal, vertical, lo, hi, tall, wide, mean, scale, cutout, y):
     batch, height, width, channels = y.shape
     as_float = y.dtype.type
@@ -118,7 +117,7 @@ def _resize(images, indices, samples, words, horizontal, vertical, lo, hi, tall,
         _finish(y[b].reshape(-1), mean, scale, y[b], cutout, samples[b], words)
 
 
-@kernel(EXACT)
+@kernel()
 def _finish(levels, mean, scale, y, cutout, sample, words):
     """Standardize one image's levels (H W C,) into y (H, W, C), and hide cutout's square. Both may be one memory."""
     as_float = y.dtype.type
@@ -132,7 +131,7 @@ def _finish(levels, mean, scale, y, cutout, sample, words):
         y[max(0, top) : max(0, top + cutout), max(0, left) : max(0, left + cutout)] = 0
 
 
-@kernel(EXACT)
+@kernel()
 def _rectangle(height, width, sample, words, lo, hi, tall, wide):
     """Top, left, height and width; (tall, wide) where no attempt fits."""
     for k in range(ATTEMPTS):
@@ -148,7 +147,7 @@ def _rectangle(height, width, sample, words, lo, hi, tall, wide):
     return (height - tall) // 2, (width - wide) // 2, tall, wide
 
 
-@kernel(EXACT)
+@kernel()
 def _between(place, length, size):
     at = min(max((place + 0.5) * (length / size) - 0.5, 0.0), length - 1.0)
     first = np.int64(at)

@@ -5,7 +5,8 @@ import math
 from numba import prange
 
 from fastnet.kernels.cpu import _update
-from fastnet.kernels.cpu._update import regularized, scalars, update_kernel
+from fastnet.kernels.cpu._jit import parallel_kernel
+from fastnet.kernels.cpu._update import regularized, scalars
 
 
 def supports(w, g, v, **options):
@@ -20,7 +21,7 @@ def run(w, g, v, *, lr, alpha=0.99, eps=1e-8, eps_mode="outside", regularization
           *scalars(regularization, lr, kind))
 
 
-@update_kernel(cost=3)
+@parallel_kernel(cost=3)
 def _step(w, g, v, lr, alpha, rest, inside, outside, decay, l1, shrink, penalised):
     for i in prange(w.size):
         kept, step = regularized(w[i], g[i], i, decay, l1, shrink, penalised)

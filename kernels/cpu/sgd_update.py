@@ -3,7 +3,8 @@
 from numba import prange
 
 from fastnet.kernels.cpu import _update
-from fastnet.kernels.cpu._update import regularized, scalars, update_kernel
+from fastnet.kernels.cpu._jit import parallel_kernel
+from fastnet.kernels.cpu._update import regularized, scalars
 
 
 def supports(w, g, velocity=None, **options):
@@ -18,14 +19,14 @@ def run(w, g, velocity=None, *, lr, momentum=0.0, nesterov=False, regularization
         _plain(w, g, kind(lr), *scalars(regularization, lr, kind))
 
 
-@update_kernel()
+@parallel_kernel()
 def _plain(w, g, lr, decay, l1, shrink, penalised):
     for i in prange(w.size):
         kept, step = regularized(w[i], g[i], i, decay, l1, shrink, penalised)
         w[i] = kept - lr * step
 
 
-@update_kernel()
+@parallel_kernel()
 def _momentum(w, g, velocity, lr, momentum, nesterov, decay, l1, shrink, penalised):
     for i in prange(w.size):
         kept, step = regularized(w[i], g[i], i, decay, l1, shrink, penalised)

@@ -22,8 +22,7 @@ def run(images, indices, mean, scale, *, dtype="float32"):
     return y
 
 
-# No fast-math at all: the difference and the product are each rounded, as in the reference.
-@parallel_kernel(fastmath=frozenset())
+@parallel_kernel()
 def _run(images, indices, mean, scale, y):
     as_float = y.dtype.type
     for b in prange(indices.size):
