@@ -106,6 +106,7 @@ def _data_options(parser: argparse.ArgumentParser) -> None:
     add("model", metavar="MODEL", help="a name that 'fastnet models' lists")
     add("--data", default="cifar10", metavar="NAME", help="cifar10 (default), shapes10, digits or folder:DIR")
     add("--data-dir", type=Path, help="where CIFAR-10 lies (else $FASTNET_DATA, else the cache, else downloaded)")
+    add("--image-size", type=int, default=32, help="of the images of folder:DIR (default 32)")
     add("--split", metavar="A/B", help="training and validation images, such as 45000/5000")
     add("--order", choices=("random", "file"), default="random", help="how the split is drawn")
     add("--batch-size", type=int)
@@ -195,7 +196,7 @@ def _prepared(options: argparse.Namespace) -> tuple[Dataset, Sequential, dict[st
         _set_threads(options.threads)
     given = {key: getattr(options, key) for key in ("init", "activation") if getattr(options, key) is not None}
     build(options.model, **given)  # so that a mistake is said before the data are loaded
-    data = load(options.data, options.data_dir, order=options.order, seed=options.seed,
+    data = load(options.data, options.data_dir, order=options.order, seed=options.seed, image_size=options.image_size,
                 split=options.split or (settings.split if options.data == "cifar10" else None))
     if data.identity.get("notice"):
         print(data.identity["notice"], flush=True)

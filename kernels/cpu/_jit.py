@@ -28,7 +28,8 @@ def kernel_cache() -> Path:
     """The folder of compiled kernels; a temporary one where the user's cache cannot be written."""
     digest = hashlib.sha256(numba.__version__.encode())
     # The functions too: kernels take constants from them, which the compiler freezes.
-    for source in sorted([*Path(__file__).parent.glob("*.py"), *(Path(paths.__file__).parent / "functions").glob("*.py")]):
+    functions = Path(paths.__file__).parent / "functions"
+    for source in sorted([*Path(__file__).parent.glob("*.py"), *functions.glob("*.py")]):
         digest.update(source.name.encode() + source.read_bytes())
     folder = paths.cache_folder() / f"kernels-{digest.hexdigest()[:16]}"
     try:
