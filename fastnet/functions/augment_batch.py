@@ -176,7 +176,6 @@ def _rectangles(xp, height, width, words, scale):
 
 def _between(xp, places, length, size, dtype):
     """For places (B, size) of the result: the two pixels of `length` (B,) between which each lies, and how far on."""
-    at = (places + 0.5) * (length / size)[:, None] - 0.5
-    at = xp.minimum(xp.maximum(at, 0), (length - 1)[:, None])
+    at = xp.maximum((places + 0.5) * (length / size)[:, None] - 0.5, 0)
     first = xp.floor(at).astype(np.int64)
     return first, xp.minimum(first + 1, (length - 1)[:, None]), (at - first).astype(dtype)

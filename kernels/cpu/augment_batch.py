@@ -149,6 +149,6 @@ def _rectangle(height, width, sample, words, lo, hi, tall, wide):
 
 @kernel()
 def _between(place, length, size):
-    at = min(max((place + 0.5) * (length / size) - 0.5, 0.0), length - 1.0)
+    at = max((place + 0.5) * (length / size) - 0.5, 0.0)
     first = np.int64(at)
     return first, min(first + 1, length - 1), at - first
