@@ -44,7 +44,7 @@ def save(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, An
     # safetensors writes garbage for arrays that are not C-contiguous. (ascontiguousarray would give 0-d ones an axis.)
     arrays, text = {name: np.asarray(a, order="C") for name, a in arrays.items()}, json.dumps(metadata)
     write_atomically(path, safetensors.numpy.save(arrays, {"format": str(FORMAT), "fastnet": text,
-                                                           "crc32": _checksum(arrays, text)}))
+                                                           "crc32": _checksum(arrays, FORMAT, text)}))
 
 
 def load(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -64,14 +64,14 @@ def load(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         raise ValueError(f"{path} has checkpoint format {version}, but this fastnet reads up to {FORMAT}")
     if not isinstance(metadata, dict):
         raise ValueError(f"{path} is not a whole fastnet checkpoint (its metadata is no JSON object)")
-    if checksum != _checksum(arrays, header["fastnet"]):
+    if checksum != _checksum(arrays, version, header["fastnet"]):
         raise ValueError(f"{path} is damaged: what it holds does not have the checksum that was written with it")
     return arrays, metadata
 
 
-def _checksum(arrays: Mapping[str, np.ndarray], metadata: str) -> str:
+def _checksum(arrays: Mapping[str, np.ndarray], version: int, metadata: str) -> str:
     """CRC-32 of the metadata and of every array with its name, type and shape."""
-    found = zlib.crc32(metadata.encode())
+    found = zlib.crc32(f"{version} {metadata}".encode())
     for name in sorted(arrays):
         array = arrays[name]
         found = zlib.crc32(array.data, zlib.crc32(f"{name} {array.dtype} {array.shape}".encode(), found))
