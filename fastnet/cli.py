@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader of our output (head, less) has gone; nothing is left to say, not even at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ValueError, TypeError, OSError, FloatingPointError, OverflowError) as error:
+    except (ValueError, TypeError, ImportError, OSError, FloatingPointError, OverflowError) as error:
         if os.environ.get("FASTNET_TRACEBACK"):
             raise
         print(f"fastnet {options.command}: {_one_line(error)}", file=sys.stderr)
