@@ -196,7 +196,7 @@ class _Loop:
             "first_loss": state.first_loss, "epochs": last["epoch"], "steps": step.count, "seed": step.seed,
             "seconds": sum(line["seconds"] + line.get("evaluation_seconds", 0) for line in history),
             "train_seconds": sum(line["seconds"] for line in history),
-            "data": self.data.identity, "versions": record.versions(),
+            "data": self.data.identity, "versions": state.versions,
         }
         if state.stopping:
             best = history[state.stopping.best_epoch - 1]

@@ -42,11 +42,12 @@ class RunState:
         self.history: list[dict[str, Any]] = []
         self.sums = Sums()
         self.first_loss: float | None = None
+        self.versions = record.versions()  # once: looking them up takes longer than writing a small checkpoint
 
     def save(self, path: Path, config: dict[str, Any]) -> None:
         """Write a checkpoint. Raises OSError; the one before stays then."""
         metadata = {"step": self.step.count, "sums": vars(self.sums), "history": self.history, "config": config,
-                    "first_loss": self.first_loss, "versions": record.versions()}
+                    "first_loss": self.first_loss, "versions": self.versions}
         if hasattr(self.step.schedule, "state"):
             metadata["schedule"] = self.step.schedule.state()
         if self.stopping:
