@@ -4,6 +4,7 @@
 
 $FASTNET_DIE_AT = "stage:k" makes it kill itself in that stage of its k-th save: open, write (half of the bytes are
 out), flush, read, rename or folder. The file `inside` exists in OUT while a save is going on.
+$FASTNET_EPOCHS is the length of the run (default 8).
 """
 
 import os
@@ -98,5 +99,5 @@ if stage:
 numba.set_num_threads(threads)
 data = fn.data.load("shapes10", split="2000/500")
 fn.fit(fn.build("mlp3-bn"), data, fn.SGD(momentum=0.9), fn.schedules.triangular(1e-5, 0.05, half_cycle_steps=40),
-       epochs=8, batch_size=100, penalty=fn.L2(0.005), normalization="pixel", out=out, resume=mode == "resume",
-       checkpoint_seconds=0.005)
+       epochs=int(os.environ.get("FASTNET_EPOCHS", "8")), batch_size=100, penalty=fn.L2(0.005), normalization="pixel",
+       out=out, resume=mode == "resume", checkpoint_seconds=0.005)
