@@ -1,0 +1,69 @@
+"""What README.md shows can be done: its Python runs, its command lines are understood, its links lead somewhere."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+import fastnet as fn
+from fastnet import cli
+
+README = Path(__file__).parents[1] / "README.md"
+TEXT = README.read_text()
+BLOCKS = re.findall(r"^```python\n(.*?)^```$", TEXT, re.M | re.S)
+
+
+def shown_commands():
+    """Every `fastnet ...` in a code line (behind && too) or between backticks."""
+    prose = re.sub(r"^```.*?^```$", "", TEXT, flags=re.M | re.S)
+    lines = [part for line in re.findall(r"^ {4}(\S.*)$", prose, re.M) for part in line.split("&&")]
+    for fence in re.findall(r"^```(?:sh|bash|console)?\n(.*?)^```$", TEXT, re.M | re.S):
+        lines += [part.removeprefix("$ ") for line in fence.splitlines() for part in line.split("&&")]
+    lines += re.findall(r"`([^`\n]+)`", prose)
+    return list(dict.fromkeys(line.strip() for line in lines if line.strip().startswith("fastnet ")))
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    """Another directory, fewer images, one epoch of `fit`: the same code in less time."""
+    load, fit = fn.data.load, fn.fit
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(fn.data, "load", lambda *names, **options: load(*names, **(options | {"split": "300/100"})))
+    monkeypatch.setattr(fn, "fit", lambda *things, **options: fit(*things, **(options | {"epochs": 1})))
+    return tmp_path
+
+
+@pytest.mark.parametrize("number", range(len(BLOCKS)))
+def test_python_in_the_readme_runs(number, small):
+    line = TEXT[: TEXT.index(BLOCKS[number])].count("\n")
+    exec(compile("\n" * line + BLOCKS[number], str(README), "exec"), {"__name__": "__main__"})  # errors name its lines
+
+
+def test_there_is_something_to_run():
+    assert len(BLOCKS) >= 2 and len(shown_commands()) >= 6
+
+
+@pytest.mark.parametrize("command", shown_commands())
+def test_command_lines_in_the_readme_are_understood(command, capsys):
+    try:
+        options = cli._parser().parse_args(shlex.split(command, comments=True)[1:])
+    except SystemExit as end:  # --help, --version
+        assert end.code == 0, capsys.readouterr().err
+    else:
+        assert callable(options.run)
+
+
+def test_a_command_line_that_is_not_understood_would_be_seen():
+    with pytest.raises(SystemExit) as caught:
+        cli._parser().parse_args(["train", "mlp2", "--no-such-option"])
+    assert caught.value.code == 2
+
+
+def test_files_that_the_readme_names_are_there():
+    names = re.findall(r"\]\(([^)#]+?)\)", TEXT) + re.findall(r"python (tests/\S+\.py)", TEXT)
+    names += re.findall(r"`((?:fastnet|kernels|bench|tests)/[\w/.]*)`", TEXT)
+    missing = [name for name in names if "://" not in name and not (README.parent / name).exists()]
+    if not (README.parent / "bench" / "results").exists():  # a figure of a run has its place there
+        missing = [name for name in missing if not name.startswith("bench/results")]
+    assert names and not missing
