@@ -241,7 +241,8 @@ def test_train_on_shapes10(run, tmp_path, monkeypatch):
 def test_the_reports_settings_are_the_defaults(run, tiny_data):
     assert run("train", "mlp2", "--epochs", 1, "--out", "a")[0] == 0
     config = json.loads(Path("a/config.json").read_text())
-    assert tiny_data == [("cifar10", None, {"order": "random", "seed": 0, "split": "49000/1000"})]
+    assert tiny_data == [("cifar10", None, {"order": "random", "seed": 0, "split": "49000/1000",
+                                             "image_size": 32})]
     assert config["batch_size"] == 100 and config["normalization"] == "pixel" and config["seed"] == 0
     assert config["optimizer"] == {"name": "sgd", "lr": 0.1, "momentum": 0.0, "nesterov": False}
     assert config["schedule"]["settings"] == {"lr_min": 1e-5, "lr_max": 0.1, "half_cycle_steps": 4}
@@ -261,7 +262,7 @@ def test_options_reach_the_run(run, tiny_data):
                        "constant", "--weight-decay", 0.25, "--loss", "softmax_cross_entropy", "--label-smoothing", 0.1,
                        "--normalization", "channel", "--init", "normal:0.01", "--activation", "gelu", "--norm-after")
     assert status == 0
-    assert tiny_data == [("shapes10", Path("d"), {"order": "file", "seed": 4, "split": "80/20"})]
+    assert tiny_data == [("shapes10", Path("d"), {"order": "file", "seed": 4, "split": "80/20", "image_size": 32})]
     config = json.loads(Path("a/config.json").read_text())
     assert config["optimizer"] == {"name": "sgd", "lr": 0.02, "momentum": 0.5, "nesterov": True}
     assert config["schedule"] == {"name": "constant", "settings": {"lr": 0.02}}
@@ -275,7 +276,7 @@ def test_options_reach_the_run(run, tiny_data):
 
 def test_the_reports_split_is_that_of_cifar10_only(run, tiny_data):
     assert run("train", "mlp2", "--data", "shapes10", "--epochs", 1, "--out", "a")[0] == 0
-    assert tiny_data == [("shapes10", None, {"order": "random", "seed": 0, "split": None})]
+    assert tiny_data == [("shapes10", None, {"order": "random", "seed": 0, "split": None, "image_size": 32})]
 
 
 def test_triangular_lengths_are_in_epochs(run, tiny_data):

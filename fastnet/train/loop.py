@@ -4,7 +4,6 @@ A run that resumes, in the middle of an epoch too, ends with the bits of one tha
 """
 
 import contextlib
-import json
 import math
 import sys
 import time
@@ -12,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from fastnet.arrays import single_threaded_blas, to_numpy
 from fastnet.data import Batches, Dataset, Standardization
@@ -26,6 +27,7 @@ from fastnet.train.evaluation import evaluate
 from fastnet.train.interrupt import DeferredInterrupt
 from fastnet.train.lock import exclusive
 from fastnet.train.nonfinite import NonFiniteError
+from fastnet.train.preparation import check_data, check_metrics, describe
 from fastnet.train.progress import Progress
 from fastnet.train.state import RunState, Sums
 from fastnet.train.step import TrainStep
@@ -68,8 +70,8 @@ def fit(model: Sequential, data: Dataset, optimizer: Optimizer, schedule: Schedu
     """
     if epochs < 1:
         raise ValueError(f"fit: epochs must be at least 1 but is {epochs}")
-    _check_data(model, data)
-    _check_metrics(data, early_stopping, schedule)
+    check_data(model, data)
+    check_metrics(data, early_stopping, schedule)
     if schedule and hasattr(schedule, "observe") and schedule.name in SCHEDULES:  # without an earlier run's state
         schedule = from_settings(schedule.name, schedule.settings)
     step = TrainStep(model, optimizer, schedule, penalty=penalty, loss=loss, loss_options=loss_options, seed=seed,
@@ -80,7 +82,7 @@ def fit(model: Sequential, data: Dataset, optimizer: Optimizer, schedule: Schedu
         raise ValueError(f"fit: accumulate is {accumulate}, but the smallest batch of an epoch has only {least} images")
     state = RunState(step, None if average is None else WeightAverage(model, average), early_stopping)
     loop = _Loop(state, data, standardization, batches, epochs, checkpoint_seconds)
-    config = loop.config = _config(loop, normalization, augmentation)
+    config = loop.config = describe(state, data, batches, epochs, normalization, augmentation)
     if out is None:
         if resume:
             raise ValueError("fit: resume needs the run directory (out)")
@@ -234,8 +236,8 @@ class _Loop:
 
     def _save(self) -> None:
         """Checkpoint and history. A disk that is full is no reason to lose the run: say so and go on."""
-        if self.folder is None:
-            return
+        if self.folder is None or not np.isfinite(self.model.store.vector).all():
+            return  # the last update broke the weights; the next step will say so, and the good checkpoint stays
         what = "checkpoint"
         try:
             self.state.save(self.folder / record.CHECKPOINT, self.config)
@@ -259,50 +261,3 @@ class _Loop:
         except OSError as failure:
             text = f"batch not saved: {failure.strerror or failure}"
         error.args = (f"{error.args[0]} ({text})",)
-
-
-def _check_data(model: Sequential, data: Dataset) -> None:
-    """Raise ValueError where images or labels do not fit the model, or none are there to train on or to test with."""
-    for name, split in (("training", data.train), ("validation", data.validation), ("test", data.test)):
-        if len(split):
-            classes = model.output_shape(split.images.shape[1:])[-1]
-            low, high = split.labels.min(), split.labels.max()
-            if low < 0 or high >= classes:
-                raise ValueError(f"fit: the {name} labels are {low}..{high}, but the model has {classes} classes, so "
-                                 f"they must be in 0..{classes - 1}")
-        elif name != "validation":
-            raise ValueError(f"fit: there are no {name} images")
-
-
-def _check_metrics(data: Dataset, *watching: Any) -> None:
-    """Raise ValueError where early stopping or a schedule watches a figure that the history will not have."""
-    figures = [f"{split}_{key}" for split in ("train", "validation") if split == "train" or len(data.validation)
-               for key in ("loss", "cost", "accuracy")]
-    for watcher in watching:
-        metric = getattr(watcher, "metric", figures[0])
-        if metric not in figures:
-            raise ValueError(f"{type(watcher).__name__}: the history of this run will have no {metric!r}; choose from "
-                             f"{', '.join(figures)}")
-
-
-def _config(loop: _Loop, normalization: str, augmentation: Augmentation | None) -> dict[str, Any]:
-    model, step, state = loop.model, loop.step, loop.state
-    config = {
-        "model": {"name": model.model_name or "custom", "seed": model.seed, "dtype": model.dtype.name, **model.settings,
-                  "layers": [f"{layer.name}: {layer!r}" for layer in model.layers]},
-        "data": loop.data.identity,
-        "normalization": normalization,
-        "augmentation": augmentation.settings() if augmentation else None,
-        "epochs": loop.epochs,
-        "batch_size": loop.batches.batch_size,
-        "accumulate": step.accumulate,
-        "seed": step.seed,
-        "loss": {"name": step.loss, **step.loss_options},
-        "optimizer": {"name": step.optimizer.name, **step.optimizer.settings()},
-        "rates": step.rates,
-        "schedule": {"name": step.schedule.name, "settings": step.schedule.settings},
-        "penalty": step.penalty.settings() if step.penalty else None,
-        "average": state.average.decay if state.average else None,
-        "early_stopping": state.stopping.settings() if state.stopping else None,
-    }
-    return json.loads(json.dumps(config))  # tuples become lists, as they will when it is read back
