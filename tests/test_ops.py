@@ -22,7 +22,8 @@ from fastnet.check.evidence import signed
 
 ROOT = Path(fastnet.__file__).parents[1]
 OPS = ops()
-ELEMENTWISE = [op for op in OPS if len(argument_names(backend.module("reference", op), 0)) == 1]
+POOLS = ["avg_pool2d", "global_avg_pool", "max_pool2d"]
+ELEMENTWISE = [op for op in OPS if len(argument_names(backend.module("reference", op), 0)) == 1 and op not in POOLS]
 FLOAT32_BOUND = 2e-6  # of the largest entry: 17 roundings
 FLOAT16_BOUND = 2e-3  # two roundings
 # op -> label -> why no kernel takes it. Everything else has to run on the kernels in float32 and float64.
@@ -325,6 +326,17 @@ def _elementwise_calls(*options):
             *((f"{k}={v}", (X,), {k: v}) for k, v in options)]
 
 
+def _image_calls(*options):
+    fine = {"window": 2} if options else {}
+    return [("integer images", (IMAGES.astype(int),), fine), ("2-d", (X,), fine), ("no pixels", (IMAGES[:, :0],), fine),
+            ("a list", ([1.0],), fine), ("nothing", (None,), fine),
+            *((f"{o}", (IMAGES,), o) for o in options)]
+
+
+IMAGES = np.ones((5, 4, 6, 3))
+WINDOWS = ({"window": 0}, {"window": 5}, {"window": 2, "stride": 0}, {"window": 2, "pad": 2}, {"window": 2, "pad": -1},
+           {"window": 2.5}, {"window": (2, 2, 2)}, {"window": (2, 7)})
+W = np.ones((3, 3, 3, 6))
 C = np.ones(3)
 KEY = {"p": 0.5, "key": (1, 2, 3)}
 MALFORMED = {
@@ -350,6 +362,16 @@ MALFORMED = {
                 ("short key", (X, LABELS), {**KEY, "key": (1, 2)}),
                 ("wide key", (X, LABELS), {**KEY, "key": (1, 2**32, 3)}),
                 ("negative key", (X, LABELS), {**KEY, "key": (-1, 2, 3)})],
+    "conv2d": [("integer x", (IMAGES.astype(int), W, None), {}), ("2-d x", (X, W, None), {}),
+               ("3-d w", (IMAGES, W[0], None), {}), ("channels", (IMAGES[..., :2], W, None), {}),
+               ("channels second", (IMAGES.transpose(0, 3, 1, 2), W, None), {}), ("b", (IMAGES, W, C), {}),
+               ("integer b", (IMAGES, W, np.ones(6, int)), {}), ("no w", (IMAGES, None), {}),
+               *((f"{o}", (IMAGES, W, None), o) for o in (
+                   {"stride": 0}, {"pad": -1}, {"dilation": 0}, {"dilation": 2}, {"groups": 2}, {"groups": 0},
+                   {"groups": 1.0}, {"stride": 1.5}, {"stride": (1, 2, 3)}, {"groups": 3}))],
+    "max_pool2d": _image_calls(*WINDOWS),
+    "avg_pool2d": _image_calls(*WINDOWS),
+    "global_avg_pool": _image_calls(),
     "elu": _elementwise_calls(("alpha", 0), ("alpha", -1.0), ("alpha", NAN)),
     "gelu": _elementwise_calls(("approximate", "sigmoid"), ("approximate", None)),
     "leaky_relu": _elementwise_calls(("negative_slope", -0.1), ("negative_slope", NAN)),

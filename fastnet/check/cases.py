@@ -70,6 +70,33 @@ def _batch_norm_fixed(rng):
         yield label, (x, gamma, beta, mean, var), options
 
 
+def _conv2d(rng):
+    for size, kernel, options in (
+            ((4, 5, 2), (3, 3, 2, 3), {"pad": 1}), ((5, 4, 3), (2, 3, 3, 2), {"stride": 2}),
+            ((3, 3, 3), (1, 1, 3, 4), {"stride": (2, 1)}),
+            ((6, 5, 2), (3, 2, 2, 2), {"pad": (2, 1), "dilation": (2, 1)}),
+            ((5, 5, 4), (3, 3, 2, 6), {"groups": 2, "stride": 3, "pad": 2}),
+            ((4, 4, 3), (3, 3, 1, 3), {"groups": 3, "pad": 1})):
+        x, w = rng.standard_normal((5, *size)), rng.standard_normal(kernel)
+        b = rng.standard_normal(kernel[-1]) if options != {"stride": 2} else None
+        yield f"{kernel[0]}x{kernel[1]} " + ", ".join(f"{k}={v}" for k, v in options.items()), (x, w, b), options
+
+
+def _pool(rng):
+    for shape, options in (((5, 4, 4, 2), {"window": 2}), ((5, 5, 7, 2), {"window": 3, "stride": 2, "pad": 1}),
+                           ((5, 5, 4, 2), {"window": (2, 3), "stride": (2, 1)}),
+                           ((5, 5, 6, 1), {"window": 3, "stride": 2, "ceil_mode": True}),
+                           ((5, 4, 5, 1), {"window": 2, "stride": 3, "pad": 1, "ceil_mode": True})):
+        # All values differ by at least 0.05: no step of a difference makes another one the largest.
+        x = 0.05 * rng.permutation(int(np.prod(shape))).reshape(shape) - 2
+        yield ", ".join(f"{k}={v}" for k, v in options.items()), (x,), options
+
+
+def _global_avg_pool(rng):
+    yield "(N, H, W, C)", (rng.standard_normal((6, 3, 4, 3)),), {}
+    yield "one place", (rng.standard_normal((5, 1, 1, 4)),), {}
+
+
 def _dropout(rng):
     key = (2**40 + 7, DROPOUT + 1, 3)
     for label, shape, p, samples in (("(N, D) p=0.5", (7, 5), 0.5, [4, 90, 17, 2, 50_000, 3, 8]),
@@ -105,6 +132,10 @@ def _huber(rng):
 
 
 _CASES = {
+    "conv2d": _conv2d,
+    "max_pool2d": _pool,
+    "avg_pool2d": _pool,
+    "global_avg_pool": _global_avg_pool,
     "batch_norm": _batch_norm,
     "batch_norm_fixed": _batch_norm_fixed,
     "dropout": _dropout,

@@ -1,0 +1,45 @@
+"""What convolution and pooling share: padding an image, and taking the padding off again."""
+
+from fastnet import shapes
+from fastnet.arrays import array_module
+
+
+def padded(x, rows, columns, fill=0):
+    """x (N, H, W, C) as the windows see it: with a border of `fill`, or cut where no window reaches."""
+    xp = array_module(x)
+    n, height, width, channels = x.shape
+    shape = (n, height + rows.before + rows.after, width + columns.before + columns.after, channels)
+    out = xp.full(shape, fill, dtype=x.dtype)
+    inner = out[:, rows.before :, columns.before :]
+    inner[:, :height, :width] = x[:, : inner.shape[1], : inner.shape[2]]
+    return out
+
+
+def unpadded(dx, shape, rows, columns):
+    """The inverse for gradients: what falls on the border is dropped, what no window reached is zero."""
+    xp = array_module(dx)
+    out = xp.zeros(shape, dtype=dx.dtype)
+    inner = dx[:, rows.before : rows.before + shape[1], columns.before : columns.before + shape[2]]
+    out[:, : inner.shape[1], : inner.shape[2]] = inner
+    return out
+
+
+def require_images(op, x):
+    """Raise ValueError unless x is (N, H, W, C), N images (maybe none) of at least one pixel and channel."""
+    if x.ndim != 4 or 0 in x.shape[1:]:
+        raise ValueError(f"{op}: x is {tuple(x.shape)}, but images (N, H, W, C) are needed")
+
+
+def pool_taps(op, x, window, stride, pad, ceil_mode):
+    """(rows, columns, taps) of a pooling window: each tap is its (i, j) and the index of what it sees."""
+    require_images(op, x)
+    window = shapes.pair(op, "window", window, 1)
+    stride = window if stride is None else shapes.pair(op, "stride", stride, 1)
+    pad = shapes.pair(op, "pad", pad, 0)
+    if any(2 * p > size for p, size in zip(pad, window, strict=True)):
+        raise ValueError(f"{op}: pad must be at most half the window, but pad is {pad} and the window {window}")
+    rows, columns = (shapes.window(op, x.shape[1 + a], window[a], stride[a], pad[a], ceil_mode=ceil_mode)
+                     for a in (0, 1))
+    taps = [((i, j), (slice(None), rows.slice(i, stride[0]), columns.slice(j, stride[1])))
+            for i in range(window[0]) for j in range(window[1])]
+    return rows, columns, taps
