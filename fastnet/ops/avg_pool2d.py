@@ -10,7 +10,7 @@ Source: LeCun et al., "Gradient-based learning applied to document recognition",
 """
 
 from fastnet.arrays import accumulator, array_module, require_float
-from fastnet.ops._windows import padded, pool_taps, unpadded
+from fastnet.ops._windows import added_up, padded, pool_taps
 
 
 def _weights(x, rows, columns, taps):
@@ -42,8 +42,5 @@ def backward(dy, cache, needs=None):
     xp = array_module(dy)
     dx = xp.zeros(shape, dtype=weights.dtype)
     rows, columns, taps = pool_taps("avg_pool2d", dx, window, stride, pad, ceil_mode)
-    dborder = padded(dx, rows, columns)
     share = dy * weights
-    for _, at in taps:
-        dborder[at] += share
-    return (unpadded(dborder, shape, rows, columns).astype(dy.dtype, copy=False),)
+    return (added_up(dx, rows, columns, taps, lambda number: share).astype(dy.dtype, copy=False),)

@@ -12,7 +12,7 @@ Source: Ranzato et al., "Unsupervised learning of invariant feature hierarchies"
 import math
 
 from fastnet.arrays import array_module, require_float
-from fastnet.ops._windows import padded, pool_taps, unpadded
+from fastnet.ops._windows import added_up, padded, pool_taps
 
 
 def forward(x, *, window, stride=None, pad=0, ceil_mode=False):
@@ -41,7 +41,5 @@ def backward(dy, cache, needs=None):
     xp = array_module(dy)
     dx = xp.zeros(shape, dtype=dy.dtype)
     rows, columns, taps = pool_taps("max_pool2d", dx, window, stride, pad, ceil_mode)
-    dborder = padded(dx, rows, columns)
-    for number, (_, at) in enumerate(taps):
-        dborder[at] += xp.where(winner == number, dy, xp.zeros_like(dy))
-    return (unpadded(dborder, shape, rows, columns),)
+    nothing = xp.zeros_like(dy)
+    return (added_up(dx, rows, columns, taps, lambda number: xp.where(winner == number, dy, nothing)),)
