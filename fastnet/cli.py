@@ -152,6 +152,7 @@ def _train_options(parser: argparse.ArgumentParser) -> None:
 
 def train(options: argparse.Namespace) -> None:
     """Train, writing a run directory."""
+    from fastnet.optim.penalties import sparsity
     from fastnet.train.loop import fit
     from fastnet.train.stopping import EarlyStopping
 
@@ -173,6 +174,8 @@ def train(options: argparse.Namespace) -> None:
               accumulate=options.accumulate, average=options.average, early_stopping=stopping, out=options.out,
               resume=options.resume, checkpoint_seconds=options.checkpoint_seconds, **common)
     result = run.result
+    if options.l1 is not None:
+        print(f"weights that are exactly zero: {100 * sparsity(model)['all']:.2f} %")
     best = f", best epoch {result['best_epoch']}" if "best_epoch" in result else ""
     print(f"test accuracy {100 * result['test_accuracy']:.2f} %, test loss {result['test_loss']:.4f} "
           f"({result['epochs']} epochs{best}, {result['seconds']:.1f} s); curves.png and result.json in {options.out}")

@@ -399,7 +399,7 @@ def test_bad_settings_of_a_run(run, tiny_data, arguments, message):
 @pytest.mark.parametrize(("arguments", "message"), [
     (["summary", "resnet"], "fastnet summary: model 'resnet' is not known"),
     (["summary", "mlp2", "--batch-size", 0], "--batch-size must be at least 1 but is 0"),
-    (["check", "conv3d", "relu"], "fastnet check: 'conv3d': no such op or model; ops are batch_norm, "),
+    (["check", "conv3d", "relu"], "fastnet check: 'conv3d': no such op or model; ops are avg_pool2d, batch_norm, "),
     (["check", "--device", "cuda"], "--device cuda: this version"),
     (["plot", "absent"], "fastnet plot: absent is not a run directory"),
     (["plot", "."], "config.json is missing"),

@@ -40,6 +40,19 @@ def test_python_in_the_readme_runs(number, small):
     exec(compile("\n" * line + BLOCKS[number], str(README), "exec"), {"__name__": "__main__"})  # errors name its lines
 
 
+def test_the_plain_loop_ends_with_the_bits_of_fit(small):
+    plain = next(block for block in BLOCKS if "for x, labels, samples in batches.epoch(epoch)" in block)
+    assert len(plain.splitlines()) <= 40
+    here: dict = {}
+    exec(plain, here)
+    run = fn.train.loop.fit(fn.build("mlp3-bn", seed=0), fn.data.load("shapes10"), fn.SGD(momentum=0.9),
+                            here["step"].schedule, epochs=6, penalty=fn.L2(0.005), normalization="pixel", seed=0,
+                            verbose=False)
+    ours, theirs = here["model"].state(), run.model.state()
+    assert here["step"].count == 18
+    assert all((ours[name] == theirs[name]).all() for name in theirs)
+
+
 def test_there_is_something_to_run():
     assert len(BLOCKS) >= 2 and len(shown_commands()) >= 6
 

@@ -3,7 +3,6 @@
 import json
 import platform
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,8 @@ LOCK = ".lock"
 
 def versions() -> dict[str, str]:
     """Versions of everything whose change could change a result."""
+    from importlib import metadata  # slow to import, and not needed before a run
+
     found = {"python": platform.python_version()}
     for name in ("fastnet", "numpy", "numba", "scipy"):
         try:
