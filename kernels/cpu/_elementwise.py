@@ -11,7 +11,7 @@ from fastnet.kernels.cpu._jit import is_float
 
 
 def supports(x):
-    return is_float(x) and x.size > 0
+    return isinstance(x, np.ndarray) and is_float(x) and x.size > 0  # not NumPy's scalars, which are options here
 
 
 def apply(kernel, *arguments):
