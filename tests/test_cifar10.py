@@ -197,7 +197,7 @@ def test_a_python_folder_with_the_official_hashes_is_official(batches, tmp_path,
     monkeypatch.setitem(cifar10_files.BATCHES, "data_batch_2", "0" * 32)
     identity = cifar10.read(tmp_path).identity
     assert identity["official"] is False
-    assert identity["notice"] == (f"cifar10: the files in {tmp_path}/cifar-10-batches-py are not the official ones "
+    assert identity["notice"] == (f"cifar10: the files in cifar-10-batches-py are not the official ones "
                                   f"(sha256 {identity['sha256']}), used as they are")
 
 
@@ -205,7 +205,7 @@ def test_of_a_binary_folder_it_cannot_be_told(batches, tmp_path, monkeypatch):
     write("binary folder", tmp_path, batches, monkeypatch)
     identity = cifar10.read(tmp_path).identity
     assert identity["official"] is None
-    assert identity["notice"] == (f"cifar10: the files in {tmp_path}/cifar-10-batches-bin (sha256 "
+    assert identity["notice"] == (f"cifar10: the files in cifar-10-batches-bin (sha256 "
                                   f"{identity['sha256']}) are used as they are: single binary files have no official "
                                   f"hash to compare with")
 

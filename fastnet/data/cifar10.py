@@ -139,10 +139,11 @@ def _place(data_dir: str | Path | None) -> tuple[Path, str]:
 def _official(found: Location, same: bool, sha256: str) -> dict[str, bool | str | None]:
     if found.archive or same:  # an archive's own hash was right, or it would not have been read
         return {"official": True, "notice": None}
+    # The folder's name alone: with its path in it, a run would not resume once the data have moved.
     if found.form == "binary":
-        return {"official": None, "notice": f"cifar10: the files in {found.path} (sha256 {sha256}) are used as they "
+        return {"official": None, "notice": f"cifar10: the files in {found.path.name} (sha256 {sha256}) are used as they "
                                             f"are: single binary files have no official hash to compare with"}
-    return {"official": False, "notice": f"cifar10: the files in {found.path} are not the official ones (sha256 "
+    return {"official": False, "notice": f"cifar10: the files in {found.path.name} are not the official ones (sha256 "
                                          f"{sha256}), used as they are"}
 
 
