@@ -140,11 +140,11 @@ def _official(found: Location, same: bool, sha256: str) -> dict[str, bool | str 
     if found.archive or same:  # an archive's own hash was right, or it would not have been read
         return {"official": True, "notice": None}
     # The folder's name alone: with its path in it, a run would not resume once the data have moved.
+    files_in = f"cifar10: the files in {found.path.name}"
     if found.form == "binary":
-        return {"official": None, "notice": f"cifar10: the files in {found.path.name} (sha256 {sha256}) are used as they "
-                                            f"are: single binary files have no official hash to compare with"}
-    return {"official": False, "notice": f"cifar10: the files in {found.path.name} are not the official ones (sha256 "
-                                         f"{sha256}), used as they are"}
+        return {"official": None, "notice": f"{files_in} (sha256 {sha256}) are used as they are: single binary files have "
+                                            "no official hash to compare with"}
+    return {"official": False, "notice": f"{files_in} are not the official ones (sha256 {sha256}), used as they are"}
 
 
 def _check(found: Location, file: Path, official: str) -> FileCheck:
