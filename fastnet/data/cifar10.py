@@ -142,8 +142,8 @@ def _official(found: Location, same: bool, sha256: str) -> dict[str, bool | str 
     # The folder's name alone: with its path in it, a run would not resume once the data have moved.
     files_in = f"cifar10: the files in {found.path.name}"
     if found.form == "binary":
-        return {"official": None, "notice": f"{files_in} (sha256 {sha256}) are used as they are: single binary files have "
-                                            "no official hash to compare with"}
+        return {"official": None, "notice": f"{files_in} (sha256 {sha256}) are used as they are: single binary files "
+                                            "have no official hash to compare with"}
     return {"official": False, "notice": f"{files_in} are not the official ones (sha256 {sha256}), used as they are"}
 
 
