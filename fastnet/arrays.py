@@ -109,7 +109,8 @@ def one_hot(labels: Array, classes: int, dtype: Any, off: float = 0) -> Array:
 
 
 @functools.cache
-def _blas() -> Any:
+def blas() -> Any:
+    """The controller of the BLAS libraries' threads."""
     # One controller for the life of the process: making one scans every loaded library.
     import scipy.linalg.cython_blas  # noqa: F401  (the BLAS that Numba calls; it must be loaded to be found)
     import threadpoolctl
@@ -131,7 +132,7 @@ def single_threaded_blas() -> Iterator[None]:
     if _blas_depth:
         yield
         return
-    limited = _blas().limit(limits=1)
+    limited = blas().limit(limits=1)
     _blas_depth += 1
     try:
         yield

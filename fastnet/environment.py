@@ -5,7 +5,7 @@ import os
 import platform
 from importlib import metadata
 
-from fastnet.arrays import _blas
+from fastnet.arrays import blas
 from fastnet.paths import cache_folder
 
 PACKAGES = ("fastnet", "numpy", "numba", "scipy", "matplotlib", "safetensors", "threadpoolctl", "cupy", "numba-cuda",
@@ -24,7 +24,7 @@ def describe() -> list[tuple[str, str]]:
 
         rows += [("numba threads", str(numba.get_num_threads())), ("kernel cache", str(kernel_cache()))]
     rows += [("BLAS", f"{lib['internal_api']} {lib.get('version', '')} ({lib['prefix']}), one thread inside fastnet")
-             for lib in _blas().info()]
+             for lib in blas().info()]
     rows += [("data cache", str(cache_folder() / "cifar10")), ("GPU", gpu()),
              ("NumPy arrays run on", "cpu (Numba)" if importlib.util.find_spec("numba") else "reference (no Numba)")]
     return rows

@@ -237,8 +237,8 @@ def test_single_threaded_blas(monkeypatch):
         events.append(limits)
         return SimpleNamespace(restore_original_limits=lambda: events.append("restored"))
 
-    assert arrays._blas().info()  # there is a BLAS to limit
-    monkeypatch.setattr(arrays, "_blas", lambda: SimpleNamespace(limit=limit))
+    assert arrays.blas().info()  # there is a BLAS to limit
+    monkeypatch.setattr(arrays, "blas", lambda: SimpleNamespace(limit=limit))
     with pytest.raises(KeyError), arrays.single_threaded_blas():
         with arrays.single_threaded_blas():
             pass

@@ -12,9 +12,7 @@ from numba import prange
 
 from fastnet.arrays import empty
 from fastnet.kernels.cpu._jit import is_float, parallel_kernel
-
-MOST_BLOCKS = 64
-LEAST_ROWS = 32
+from fastnet.kernels.cpu._rows import block_rows, rows
 
 
 def supports(x, gamma, beta, *, eps=1e-5):
@@ -23,12 +21,13 @@ def supports(x, gamma, beta, *, eps=1e-5):
 
 
 def forward(x, gamma, beta, *, eps=1e-5):
-    rows = _rows(x)
+    x_rows = rows(x)
     y = empty(x.shape, x.dtype)
     mean, var, rstd = np.empty((3, x.shape[-1]), x.dtype)
     gamma = np.ascontiguousarray(gamma)
-    _forward(rows, gamma, np.ascontiguousarray(beta), eps, _block(rows), y.reshape(rows.shape), mean, var, rstd)
-    return y, (rows, gamma, mean, var, rstd)
+    _forward(x_rows, gamma, np.ascontiguousarray(beta), eps, block_rows(len(x_rows)), y.reshape(x_rows.shape),
+             mean, var, rstd)
+    return y, (x_rows, gamma, mean, var, rstd)
 
 
 def statistics(cache):
@@ -41,16 +40,8 @@ def backward(dy, cache, needs=None):
     needs_x, needs_gamma, needs_beta = needs or (True, True, True)
     dx = empty(dy.shape, x.dtype)
     dgamma, dbeta = np.empty((2, x.shape[1]), x.dtype)
-    _backward(_rows(dy), x, gamma, mean, rstd, _block(x), needs_x, dx.reshape(x.shape), dgamma, dbeta)
+    _backward(rows(dy), x, gamma, mean, rstd, block_rows(len(x)), needs_x, dx.reshape(x.shape), dgamma, dbeta)
     return dx if needs_x else None, dgamma if needs_gamma else None, dbeta if needs_beta else None
-
-
-def _rows(x):
-    return np.ascontiguousarray(x).reshape(-1, x.shape[-1])
-
-
-def _block(rows):
-    return max(LEAST_ROWS, math.ceil(len(rows) / MOST_BLOCKS))
 
 
 @parallel_kernel(cost=4)

@@ -10,9 +10,7 @@ from numba import prange
 
 from fastnet.arrays import empty
 from fastnet.kernels.cpu._jit import is_float, parallel_kernel
-
-MOST_BLOCKS = 64
-LEAST_ROWS = 32
+from fastnet.kernels.cpu._rows import block_rows, rows
 
 
 def supports(x, gamma, beta, mean, var, *, eps=1e-5):
@@ -21,12 +19,12 @@ def supports(x, gamma, beta, mean, var, *, eps=1e-5):
 
 
 def forward(x, gamma, beta, mean, var, *, eps=1e-5):
-    rows = _rows(x)
+    x_rows = rows(x)
     y = empty(x.shape, x.dtype)
     rstd = 1 / np.sqrt(var + eps)
     mean = np.ascontiguousarray(mean)
-    _forward(rows, mean, gamma * rstd, np.ascontiguousarray(beta), y.reshape(rows.shape))
-    return y, (rows, gamma, mean, rstd)
+    _forward(x_rows, mean, gamma * rstd, np.ascontiguousarray(beta), y.reshape(x_rows.shape))
+    return y, (x_rows, gamma, mean, rstd)
 
 
 def backward(dy, cache, needs=None):
@@ -34,18 +32,14 @@ def backward(dy, cache, needs=None):
     needs_x, *needs_rest = needs or (True,) * 5
     dx = empty(dy.shape, x.dtype)
     scale = gamma * rstd
-    block_rows = max(LEAST_ROWS, math.ceil(len(x) / MOST_BLOCKS))
-    partial = np.zeros((math.ceil(len(x) / block_rows), 2, x.shape[1]), np.float64)
-    _backward(_rows(dy), x, mean, scale, block_rows, needs_x, any(needs_rest), dx.reshape(x.shape), partial)
+    per_block = block_rows(len(x))
+    partial = np.zeros((math.ceil(len(x) / per_block), 2, x.shape[1]), np.float64)
+    _backward(rows(dy), x, mean, scale, per_block, needs_x, any(needs_rest), dx.reshape(x.shape), partial)
     dbeta, centred = partial.sum(axis=0)
     dgamma = centred * rstd
     gradients = (dgamma, dbeta, -scale * dbeta, -scale * rstd * dgamma / 2)
     return dx if needs_x else None, *(d.astype(x.dtype) if needed else None
                                       for d, needed in zip(gradients, needs_rest, strict=True))
-
-
-def _rows(x):
-    return np.ascontiguousarray(x).reshape(-1, x.shape[-1])
 
 
 @parallel_kernel(cost=2)
