@@ -1,0 +1,36 @@
+"""Where the windows of a convolution stand, as plain numbers for compiled kernels."""
+
+from typing import NamedTuple
+
+from fastnet import shapes
+
+
+class Geometry(NamedTuple):
+    """Places of the output and spacing of the taps, (height, width) each; `pad` is the padding before the image.
+
+    Tap (i, j) of the window of output (p, q) sees the input at (p stride_h + i dilation_h - pad_h, and so on), which
+    is zero where it lies outside the image.
+    """
+
+    out_h: int
+    out_w: int
+    stride_h: int
+    stride_w: int
+    pad_h: int
+    pad_w: int
+    dilation_h: int
+    dilation_w: int
+    groups: int
+
+
+def geometry(x, w, stride, pad, dilation, groups):
+    """The geometry of x (N, H, W, C) under w (KH, KW, C/groups, K); options as in `fastnet.ops.conv2d`.
+
+    Raises ValueError or TypeError for options that the reference refuses too.
+    """
+    stride = shapes.pair("conv2d", "stride", stride, 1)
+    dilation = shapes.pair("conv2d", "dilation", dilation, 1)
+    pad = shapes.pair("conv2d", "pad", pad, 0)
+    rows, columns = (shapes.window("conv2d", x.shape[1 + a], w.shape[a], stride[a], pad[a], dilation[a])
+                     for a in (0, 1))
+    return Geometry(rows.places, columns.places, *stride, *pad, *dilation, groups)
