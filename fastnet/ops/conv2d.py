@@ -17,6 +17,8 @@ from fastnet import shapes
 from fastnet.arrays import accumulator, array_module, require_float
 from fastnet.ops._windows import padded, require_images, unpadded
 
+ALGORITHMS = ("auto", "winograd", "direct")
+
 
 def _check(x, w, b, groups):
     require_float("conv2d", x=x, w=w, b=b)
@@ -59,12 +61,16 @@ def _tap(w, groups):
     return w.reshape(w.shape[0], groups, -1).swapaxes(0, 1)
 
 
-def forward(x, w, b=None, *, stride=1, pad=0, dilation=1, groups=1):
+def forward(x, w, b=None, *, stride=1, pad=0, dilation=1, groups=1, conv_algorithm="auto"):
     """Return y (N, OH, OW, K), OH = (H + 2 pad - dilation (KH - 1) - 1) // stride + 1.
 
-    stride, pad and dilation are numbers or (height, width). Raises ValueError where the shapes do not fit.
+    stride, pad and dilation are numbers or (height, width). `conv_algorithm` is advice to kernels, which sum in the
+    order that it says: "direct"; "winograd" where that is defined, direct elsewhere; or "auto", the faster.
+    Raises ValueError where the shapes do not fit.
     """
     _check(x, w, b, groups)
+    if conv_algorithm not in ALGORITHMS:
+        raise ValueError(f"conv2d: conv_algorithm must be one of {', '.join(ALGORITHMS)} but is {conv_algorithm!r}")
     rows, columns, taps = _geometry(x, w, stride, pad, dilation)
     precise = accumulator(x.dtype)
     border = padded(x.astype(precise, copy=False), rows, columns)
