@@ -1,6 +1,9 @@
-"""What a layer is: `y, back = layer(x, context)`, then `dx = back(dy)`, which adds to the parameters' gradients."""
+"""What a layer is: `y, back = layer(x, context)`, then `dx = back(dy)`, which adds to the parameters' gradients.
 
-from collections.abc import Callable, Iterator
+A container is a layer made of others. Its `children` are what names, summaries and taps see of it.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +20,7 @@ Shape = tuple[int, ...]  # of one sample, without the batch axis
 class Context:
     """What a pass is for: training or inference, the keys of its random numbers, who its samples are.
 
-    `tap(layer, x, y)`, where there is one, is shown every layer's input and output.
+    `tap(layer, x, y)`, where there is one, is shown every layer's input and output, those of inner layers too.
     """
 
     training: bool = False
@@ -35,6 +38,7 @@ class Layer:
     """A layer. Subclasses set `parameters` (own ones), `statistics` (running averages) and define `__call__`."""
 
     name = ""  # its place in the model, set by the container that holds it
+    held = False  # whether a container holds it
 
     def __init__(self) -> None:
         self.parameters_here: dict[str, Parameter] = {}
@@ -53,9 +57,20 @@ class Layer:
         for child in self.children():
             yield from child.walk()
 
+    def leaves(self, shape: Shape, needs_dx: bool = False) -> Iterator[tuple["Layer", Shape, bool]]:
+        """(layer, shape that goes into it, whether its dx is needed) for all that is not itself made of layers.
+
+        `needs_dx` says whether a parameter lies below this layer. Raises ValueError where a layer cannot take `shape`.
+        """
+        yield self, shape, needs_dx
+
     def output_shape(self, shape: Shape) -> Shape:
         """The shape of one sample after this layer. Raises ValueError where the layer cannot take `shape`."""
         return shape
+
+    def runs_as(self, shape: Shape, batch_size: int, dtype: np.dtype) -> str:
+        """How the forward pass is computed on so many samples of `shape`, where there is more than one way; else ''."""
+        return ""
 
     def macs(self, shape: Shape) -> int:
         """Multiply-accumulates of the forward pass for one sample (products with weights only)."""
@@ -71,3 +86,57 @@ class Layer:
 
     def __repr__(self) -> str:
         return f"{self.kind}({', '.join(f'{k}={v}' for k, v in self.options().items())})"
+
+
+class Container(Layer):
+    """A layer made of others: it gives them their names, and shows each to the tap.
+
+    Subclasses define `children`, `leaves`, `output_shape` and the passes. What a child is called stands in
+    parameter names, behind the container's own name and a dot.
+    """
+
+    def leaves(self, shape: Shape, needs_dx: bool = False) -> Iterator[tuple[Layer, Shape, bool]]:
+        raise NotImplementedError
+
+    def macs(self, shape: Shape) -> int:
+        return sum(layer.macs(inner) for layer, inner, _ in self.leaves(shape))
+
+    def adopt(self, children: Iterable[Layer]) -> None:
+        """Take in the children, which have their names. Raises ValueError for a name or a layer that is there twice."""
+        children = list(children)
+        inside = [layer for child in children for layer in child.walk()]
+        if len({id(layer) for layer in inside}) < len(inside):
+            raise ValueError(f"{self.kind}: the same layer object stands in it twice; make one for each place")
+        names = [layer.name for layer in children]
+        if repeated := {n for n in names if names.count(n) > 1}:
+            raise ValueError(f"{self.kind}: layer names must differ, but {', '.join(sorted(repeated))} is repeated")
+        if dotted := [n for n in names if "." in n]:
+            raise ValueError(f"{self.kind}: layer name {dotted[0]!r} has a dot, which parts the names of nested layers")
+        for layer in children:
+            layer.held = True
+
+    def __repr__(self) -> str:
+        return f"{self.kind}({', '.join(map(repr, self.children()))})"
+
+
+def run(layer: Layer, x: Array, context: Context) -> tuple[Array, Backward]:
+    """A container's call of its child: the layer's own, and shown to the tap."""
+    y, back = layer(x, context)
+    if context.tap is not None:
+        context.tap(layer, x, y)
+    return y, back
+
+
+def has_parameters(layer: Layer) -> bool:
+    """Whether the layer or one inside it has parameters."""
+    return any(inner.parameters_here for inner in layer.walk())
+
+
+def require_maps(kind: str, shape: Shape, channels: int | None = None) -> None:
+    """Raise ValueError unless `shape` is (H, W, C), of at least one pixel and with so many channels."""
+    if len(shape) != 3 or min(shape) < 1:
+        raise ValueError(f"{kind}: the input is {shape}, but feature maps (H, W, C) are needed")
+    if channels is not None and shape[2] != channels:
+        guess = "; is it (C, H, W)? Channels come last here" if shape[0] == channels else ""
+        raise ValueError(f"{kind}: the input is {shape}, {shape[2]} channels (the last axis), but the layer takes "
+                         f"{channels}{guess}")

@@ -202,6 +202,13 @@ SiLU = Swish
 ACTIVATIONS = {c.op: c for c in (ReLU, LeakyReLU, ELU, GELU, Swish, Sigmoid, Tanh)}
 
 
+def activation(name: str) -> Elementwise:
+    """A new layer for the activation of that name. Raises ValueError, naming the choices, for an unknown one."""
+    if name not in ACTIVATIONS:
+        raise ValueError(f"activation {name!r} is not known; choose from {', '.join(ACTIVATIONS)}")
+    return ACTIVATIONS[name]()
+
+
 class Dropout(Layer):
     """Inverted dropout with rate `p` in training, the identity in inference.
 

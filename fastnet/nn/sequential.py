@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 
 from fastnet.arrays import Array, accumulator, array_module, single_threaded_blas
-from fastnet.nn.layer import INFERENCE, Backward, Context, Layer, Shape
+from fastnet.nn.layer import INFERENCE, Backward, Container, Context, Layer, Shape, has_parameters, run
 from fastnet.nn.layers import Dropout
 from fastnet.nn.parameters import ParameterStore
 
 PREDICT_BATCH = 500  # images a pass: enough to keep the kernels busy, little enough to stay in the last-level cache
 
 
-class Sequential(Layer):
+class Sequential(Container):
     """Layers in order. Layers are named by kind and number (`linear1.w`); (name, layer) pairs name them otherwise.
 
     The outermost Sequential is the model: at first use its parameters are laid out in one flat vector and drawn
@@ -28,27 +28,16 @@ class Sequential(Layer):
         self.layers: list[Layer] = []
         self.seed, self.dtype, self.model_name = seed, _floating(dtype), name
         self._store: ParameterStore | None = None
-        self._inner = False  # whether it stands in another container, which then is the model
         self.settings: dict[str, Any] = {}  # how `fastnet.build` made it
         counts: dict[str, int] = {}
         for item in layers:
             given, layer = item if isinstance(item, tuple) else (None, item)
             if not isinstance(layer, Layer):
-                raise TypeError(f"Sequential: a layer is needed, got {layer!r}")
+                raise TypeError(f"{self.kind}: a layer is needed, got {layer!r}")
             counts[layer.kind] = counts.get(layer.kind, 0) + 1
             layer.name = given or f"{_snake(layer.kind)}{counts[layer.kind]}"
             self.layers.append(layer)
-        inside = list(self.walk())
-        if len({id(layer) for layer in inside}) < len(inside):  # first, because a second place renames the layer
-            raise ValueError("Sequential: the same layer object stands in it twice; make one for each place")
-        names = [layer.name for layer in self.layers]
-        if repeated := {n for n in names if names.count(n) > 1}:
-            raise ValueError(f"Sequential: layer names must differ, but {', '.join(sorted(repeated))} is repeated")
-        if dotted := [n for n in names if "." in n]:
-            raise ValueError(f"Sequential: layer name {dotted[0]!r} has a dot, which parts the names of nested layers")
-        for layer in inside[1:]:
-            if isinstance(layer, Sequential):
-                layer._inner = True
+        self.adopt(self.layers)
 
     def children(self) -> list[Layer]:
         return self.layers
@@ -56,15 +45,12 @@ class Sequential(Layer):
     def __call__(self, x: Array, context: Context) -> tuple[Array, Backward]:
         if self._store is None:
             bound = [p.value is not None for layer in self.walk() for p in layer.parameters_here.values()]
-            if not all(bound) or not (bound or self._inner):
+            if not all(bound) or not (bound or self.held):
                 self.store  # noqa: B018  (makes it)
         backs = []
         for layer in self.layers:
-            y, back = layer(x, context)
-            if context.tap is not None:
-                context.tap(layer, x, y)
+            x, back = run(layer, x, context)
             backs.append(back)
-            x = y
         needed = [False]  # whether layer i must hand dx to a parameter below it
         for layer in self.layers[:-1]:
             needed.append(needed[-1] or has_parameters(layer))
@@ -78,27 +64,23 @@ class Sequential(Layer):
 
         return x, backward
 
+    def leaves(self, shape: Shape, needs_dx: bool = False) -> Iterator[tuple[Layer, Shape, bool]]:
+        for layer in self.layers:
+            yield from layer.leaves(shape, needs_dx)
+            shape = layer.output_shape(shape)
+            needs_dx = needs_dx or has_parameters(layer)
+
     def output_shape(self, shape: Shape) -> Shape:
         for layer in self.layers:
             shape = layer.output_shape(shape)
         return shape
-
-    def macs(self, shape: Shape) -> int:
-        total = 0
-        for layer in self.layers:
-            total += layer.macs(shape)
-            shape = layer.output_shape(shape)
-        return total
-
-    def __repr__(self) -> str:
-        return f"Sequential({', '.join(map(repr, self.layers))})"
 
     # The model.
 
     @property
     def store(self) -> ParameterStore:
         """The flat vectors; made, and the parameters drawn, on first use. Raises ValueError for a part of a model."""
-        if self._inner:
+        if self.held:
             raise ValueError("this Sequential is a part of another one, which holds its parameters: use that one")
         if self._store is None:
             dropouts = [layer for layer in self.walk() if isinstance(layer, Dropout)]
@@ -146,7 +128,7 @@ class Sequential(Layer):
 
     def num_parameters(self) -> int:
         """How many numbers are trained (padding not counted)."""
-        return sum(math.prod(p.shape) for _, p in self.store)
+        return sum(math.prod(p.shape) for layer in self.walk() for p in layer.parameters_here.values())
 
     def copy(self, dtype: str | np.dtype | None = None) -> "Sequential":
         """An independent model with the same values, in another type if one is named."""
@@ -189,11 +171,6 @@ def named_layers(model: Layer, prefix: str = "") -> Iterator[tuple[str, Layer]]:
         path = f"{prefix}{child.name}"
         yield path, child
         yield from named_layers(child, f"{path}.")
-
-
-def has_parameters(layer: Layer) -> bool:
-    """Whether the layer or one inside it has parameters."""
-    return any(inner.parameters_here for inner in layer.walk())
 
 
 def _snake(kind: str) -> str:

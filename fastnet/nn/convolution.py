@@ -1,0 +1,99 @@
+"""Two-dimensional convolution as a layer: what gives `fastnet.ops.conv2d` its weights."""
+
+from typing import Any
+
+import numpy as np
+
+from fastnet import backend, shapes
+from fastnet.arrays import Array
+from fastnet.nn import initializers
+from fastnet.nn.initializers import Initializer
+from fastnet.nn.layer import Backward, Context, Layer, Shape, require_maps
+from fastnet.nn.parameters import Parameter
+
+Pair = int | tuple[int, int]  # one number, or (height, width)
+
+
+class Conv2d(Layer):
+    """y = x * w + b for x (N, H, W, in_channels) and y (N, OH, OW, out_channels); see `fastnet.ops.conv2d`.
+
+    w is (KH, KW, in_channels/groups, out_channels), b (out_channels,). kernel_size, stride, pad and dilation are
+    numbers or (height, width); groups = in_channels is a depthwise convolution. `init` is for w (default: N(0,
+    2/fan_in), He et al., "Delving deep into rectifiers", 2015, eq. 10); b starts at zero unless `bias_init` says
+    otherwise or `init` is `torch_default`, which covers both. `conv_algorithm` ("auto", "winograd", "direct") is
+    advice to the kernels.
+
+    Raises ValueError for sizes that are not positive, channels that the groups do not divide, unknown names.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: Pair, stride: Pair = 1, pad: Pair = 0,
+                 dilation: Pair = 1, groups: int = 1, bias: bool = True, *, init: str | Initializer = "kaiming_normal",
+                 bias_init: str | Initializer | None = None, conv_algorithm: str = "auto") -> None:
+        super().__init__()
+        if in_channels < 1 or out_channels < 1:
+            raise ValueError(f"Conv2d: channels must be positive, but in_channels is {in_channels} and out_channels "
+                             f"{out_channels}")
+        if groups < 1:
+            raise ValueError(f"Conv2d: groups must be at least 1 but is {groups}")
+        if in_channels % groups or out_channels % groups:
+            raise ValueError(f"Conv2d: in_channels (={in_channels}) and out_channels (={out_channels}) must be "
+                             f"divisible by groups (={groups})")
+        known = backend.module("reference", "conv2d").ALGORITHMS  # type: ignore[union-attr]
+        if conv_algorithm not in known:
+            raise ValueError(f"Conv2d: conv_algorithm must be one of {', '.join(known)} but is {conv_algorithm!r}")
+        self.in_channels, self.out_channels, self.groups, self.bias = in_channels, out_channels, groups, bias
+        self.kernel_size = shapes.pair("Conv2d", "kernel_size", kernel_size, 1)
+        self.stride = shapes.pair("Conv2d", "stride", stride, 1)
+        self.pad = shapes.pair("Conv2d", "pad", pad, 0)
+        self.dilation = shapes.pair("Conv2d", "dilation", dilation, 1)
+        self.conv_algorithm = conv_algorithm
+        weight = initializers.get(init)
+        shape = (*self.kernel_size, in_channels // groups, out_channels)
+        self.parameters_here["w"] = Parameter(shape, weight, penalised=True)
+        if bias:
+            start = initializers.get(bias_init or (weight if weight.name == "torch_default" else "zeros"))
+            self.parameters_here["b"] = Parameter((out_channels,), start, penalised=False, fan_shape=shape)
+
+    def _op_options(self) -> dict[str, Any]:
+        return {"stride": self.stride, "pad": self.pad, "dilation": self.dilation, "groups": self.groups,
+                "conv_algorithm": self.conv_algorithm}
+
+    def __call__(self, x: Array, context: Context) -> tuple[Array, Backward]:
+        w, b = self.parameters_here["w"], self.parameters_here.get("b")
+        y, gradients = backend.run("conv2d", x, w.value, b.value if b else None, **self._op_options())
+
+        def back(dy: Array, needs_dx: bool = True) -> Array | None:
+            dx, dw, db = gradients(dy, (needs_dx, True, b is not None))
+            w.accumulate(dw)
+            if b:
+                b.accumulate(db)
+            return dx
+
+        return y, back
+
+    def output_shape(self, shape: Shape) -> Shape:
+        require_maps("Conv2d", shape, self.in_channels)
+        places = [shapes.window("Conv2d", shape[a], self.kernel_size[a], self.stride[a], self.pad[a],
+                                self.dilation[a]).places for a in (0, 1)]
+        return (places[0], places[1], self.out_channels)
+
+    def macs(self, shape: Shape) -> int:
+        height, width, channels = self.output_shape(shape)
+        return height * width * channels * self.kernel_size[0] * self.kernel_size[1] * self.in_channels // self.groups
+
+    def runs_as(self, shape: Shape, batch_size: int, dtype: np.dtype) -> str:
+        """The algorithm that the chosen implementation names, or that implementation's own name."""
+        shapes_of = {name: parameter.shape for name, parameter in self.parameters_here.items()}
+        # Arrays without memory: only their types and shapes are looked at.
+        x, w = (np.broadcast_to(np.zeros((), dtype), s) for s in ((batch_size, *shape), shapes_of["w"]))
+        b = np.broadcast_to(np.zeros((), dtype), shapes_of["b"]) if self.bias else None
+        options = self._op_options()
+        chosen = backend.pair("conv2d", x, w, b, **options)
+        if hasattr(chosen, "algorithm"):
+            return chosen.algorithm(x, w, **options)
+        return "reference" if chosen is backend.module("reference", "conv2d") else chosen.__name__.split(".")[-2]
+
+    def options(self) -> dict[str, Any]:
+        return {"in_channels": self.in_channels, "out_channels": self.out_channels, "kernel_size": self.kernel_size,
+                "stride": self.stride, "pad": self.pad, "dilation": self.dilation, "groups": self.groups,
+                "bias": self.bias, "conv_algorithm": self.conv_algorithm}
