@@ -10,6 +10,8 @@ Importing it loads neither Numba, CuPy nor matplotlib.
 
 from fastnet import backend, check, data
 from fastnet.nn import initializers
+from fastnet.nn.blocks import Concatenate, DepthwiseSeparable, Fire, Residual, ZeroPadShortcut
+from fastnet.nn.convolution import Conv2d
 from fastnet.nn.layer import Context, Layer
 from fastnet.nn.layers import (
     ELU,
@@ -27,6 +29,7 @@ from fastnet.nn.layers import (
 )
 from fastnet.nn.losses import loss_and_gradients
 from fastnet.nn.models import MODELS, build
+from fastnet.nn.pooling import AvgPool2d, GlobalAvgPool, MaxPool2d
 from fastnet.nn.sequential import Sequential
 from fastnet.optim import penalties, schedules
 from fastnet.optim.optimizers import SGD, Adadelta, Adagrad, Adam, Adamax, AdamW, RMSprop
@@ -39,8 +42,9 @@ from fastnet.train.stopping import EarlyStopping
 
 __version__ = "0.1.0"
 
-__all__ = ["ELU", "GELU", "L1", "L2", "MODELS", "SGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "BatchNorm",
-           "Context", "DecoupledDecay", "Dropout", "EarlyStopping", "Flatten", "Layer", "LeakyReLU", "Linear",
-           "RMSprop", "ReLU", "Run", "Sequential", "SiLU", "Sigmoid", "Swish", "Tanh", "TrainStep", "WeightDecay",
-           "backend", "build", "check", "data", "evaluate", "fit", "initializers", "loss_and_gradients",
-           "lr_range_test", "penalties", "schedules", "sparsity"]
+__all__ = ["ELU", "GELU", "L1", "L2", "MODELS", "SGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "AvgPool2d",
+           "BatchNorm", "Concatenate", "Context", "Conv2d", "DecoupledDecay", "DepthwiseSeparable", "Dropout",
+           "EarlyStopping", "Fire", "Flatten", "GlobalAvgPool", "Layer", "LeakyReLU", "Linear", "MaxPool2d", "RMSprop",
+           "ReLU", "Residual", "Run", "Sequential", "SiLU", "Sigmoid", "Swish", "Tanh", "TrainStep", "WeightDecay",
+           "ZeroPadShortcut", "backend", "build", "check", "data", "evaluate", "fit", "initializers",
+           "loss_and_gradients", "lr_range_test", "penalties", "schedules", "sparsity"]

@@ -1,7 +1,6 @@
 """The command line: `fastnet COMMAND`. Exit status 0 done, 1 a check failed, 2 bad input, 130 interrupted."""
 
 import argparse
-import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -10,7 +9,7 @@ from typing import Any, NoReturn
 
 from fastnet import cli_options
 from fastnet.data import Dataset
-from fastnet.nn.models import MODELS, Settings, build, entry
+from fastnet.nn.models import MODELS, Settings, build, entry, fitting
 from fastnet.nn.sequential import Sequential
 from fastnet.nn.summary import align, format_summary
 
@@ -170,7 +169,7 @@ def train(options: argparse.Namespace) -> None:
     print(f"{options.model}: {model.num_parameters():,} parameters, {len(data.train):,} training images of "
           f"{data.name}, {steps_per_epoch} steps an epoch -> {options.out}", flush=True)
     run = fit(model, data, optimizer, schedule, epochs=epochs, penalty=cli_options.penalties(options, settings),
-              augmentation=cli_options.augmentation(options), rates=cli_options.rates(options),
+              augmentation=cli_options.augmentation(options, settings), rates=cli_options.rates(options),
               accumulate=options.accumulate, average=options.average, early_stopping=stopping, out=options.out,
               resume=options.resume, checkpoint_seconds=options.checkpoint_seconds, **common)
     result = run.result
@@ -213,11 +212,7 @@ def _prepared(options: argparse.Namespace) -> tuple[Dataset, Sequential, dict[st
                 split=options.split or (settings.split if options.data == "cifar10" else None))
     if data.identity.get("notice"):
         print(data.identity["notice"], flush=True)
-    shape = data.train.images.shape[1:]
-    if shape != entry(options.model).input_shape:
-        given["inputs"] = math.prod(shape)
-    if len(data.classes) != 10:
-        given["classes"] = len(data.classes)
+    given |= fitting(options.model, data.train.images.shape[1:], len(data.classes))
     if options.norm_after:
         given["norm_after"] = True
     model = build(options.model, seed=options.seed, dtype=options.dtype, **given)

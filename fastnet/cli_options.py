@@ -71,8 +71,8 @@ def add_penalty(parser: argparse.ArgumentParser) -> None:
 
 def add_augmentation(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("augmentation of the training images").add_argument
-    add("--crop", type=int, default=0, metavar="PAD", help="random crop after a border of PAD black pixels")
-    add("--flip", action="store_true", help="left-right, every other image")
+    add("--crop", type=int, metavar="PAD", help="random crop after a border of PAD black pixels (0: none)")
+    add("--flip", action=argparse.BooleanOptionalAction, default=None, help="left-right, every other image")
     add("--vertical-flip", action="store_true", help="upside down, every other image")
     add("--resized-crop", type=float, nargs=2, metavar=("LO", "HI"), help="random part of LO..HI of the area, resized")
     add("--cutout", type=int, default=0, metavar="SIDE", help="a square of the mean colour")
@@ -102,8 +102,9 @@ def schedule(options: argparse.Namespace, settings: Settings, lr: float | None, 
              if (value := getattr(options, option)) is not None}
     takes = SCHEDULE_OPTIONS[name]
     _refuse(name, [option for option in given if option not in takes.values()], list(takes.values()))
-    defaults = {"lr_min": settings.lr_min if name == "triangular" else None, "decay": settings.decay,
-                "half_cycle_epochs": settings.half_cycle_epochs, "factor": 0.1, "every": "25", "warmup_epochs": 1.0}
+    defaults = {"lr_min": settings.lr_min if name in ("triangular", settings.schedule) else None,
+                "half_cycle_epochs": settings.half_cycle_epochs, "decay": settings.decay, "every": settings.every,
+                "patience": settings.patience, "factor": 0.1, "warmup_epochs": 1.0}
     arguments: dict[str, Any] = {}
     for argument, option in takes.items():
         value = given.get(option, defaults.get(option))
@@ -132,9 +133,11 @@ def penalties(options: argparse.Namespace, settings: Settings) -> list[Penalty]:
     return found or [L2(settings.l2)]
 
 
-def augmentation(options: argparse.Namespace) -> Augmentation | None:
-    """What the options ask for, None for nothing."""
-    found = Augmentation(pad=options.crop, horizontal_flip=options.flip, vertical_flip=options.vertical_flip,
+def augmentation(options: argparse.Namespace, settings: Settings) -> Augmentation | None:
+    """What the options ask for, else the model's own; None for nothing."""
+    crop = settings.crop if options.crop is None else options.crop
+    flip = settings.flip if options.flip is None else options.flip
+    found = Augmentation(pad=crop, horizontal_flip=flip, vertical_flip=options.vertical_flip,
                          resized_crop=tuple(options.resized_crop) if options.resized_crop else None,
                          cutout=options.cutout)
     return None if found == Augmentation() else found

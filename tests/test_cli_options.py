@@ -11,7 +11,7 @@ import fastnet as fn
 from fastnet import cli, cli_options
 from fastnet.nn.models import Settings, entry
 
-SGD, ADAM = entry("mlp3").settings, entry("mlp7").settings
+SGD, ADAM, PLATEAU, STEPS = (entry(name).settings for name in ("mlp3", "mlp7", "resnet18", "resnet20"))
 
 
 def parsed(*arguments):
@@ -54,6 +54,11 @@ def test_optimizers(arguments, settings, expected):
     (["--schedule", "one_cycle"], SGD, fn.schedules.one_cycle(0.1, steps=200)),
     (["--schedule", "warmup_linear", "--warmup-epochs", 3], SGD,
      fn.schedules.warmup_linear(0.1, warmup_steps=30, steps=200)),
+    ([], PLATEAU, fn.schedules.SCHEDULES["reduce_on_plateau"](0.1, factor=0.1, patience=5, min_lr=1e-6)),
+    (["--patience", 2, "--lr-min", 1e-3], PLATEAU,
+     fn.schedules.SCHEDULES["reduce_on_plateau"](0.1, factor=0.1, patience=2, min_lr=1e-3)),
+    ([], STEPS, fn.schedules.step_decay(0.1, 0.1, [25], unit="epoch", steps_per_epoch=10)),
+    ([], entry("lenet5").settings, fn.schedules.constant(0.1)),
     (["--schedule", "reduce_on_plateau", "--patience", 2, "--metric", "train_loss"], SGD,
      fn.schedules.SCHEDULES["reduce_on_plateau"](0.1, metric="train_loss", patience=2, factor=0.1)),
 ])
@@ -75,10 +80,14 @@ def test_penalties_add_up():
 
 
 def test_augmentation_and_rates():
-    assert cli_options.augmentation(parsed()) is None
-    assert cli_options.augmentation(parsed("--crop", 4, "--flip")) == fn.data.Augmentation(pad=4, horizontal_flip=True)
-    assert cli_options.augmentation(parsed("--resized-crop", 0.5, 1, "--vertical-flip", "--cutout", 8)) == \
+    assert cli_options.augmentation(parsed(), SGD) is None
+    both = fn.data.Augmentation(pad=4, horizontal_flip=True)
+    assert cli_options.augmentation(parsed("--crop", 4, "--flip"), SGD) == both
+    assert cli_options.augmentation(parsed("--resized-crop", 0.5, 1, "--vertical-flip", "--cutout", 8), SGD) == \
         fn.data.Augmentation(resized_crop=(0.5, 1.0), vertical_flip=True, cutout=8)
+    assert cli_options.augmentation(parsed(), PLATEAU) == both  # the model's own
+    assert cli_options.augmentation(parsed("--crop", 2, "--no-flip"), PLATEAU) == fn.data.Augmentation(pad=2)
+    assert cli_options.augmentation(parsed("--crop", 0, "--no-flip"), PLATEAU) is None
     assert cli_options.rates(parsed("--rate", "linear1.*=0.1", "--rate", "*.b=2")) == {"linear1.*": 0.1, "*.b": 2.0}
 
 

@@ -691,7 +691,10 @@ def test_parameter_counts_are_the_reports(name, parameters):
 
 
 def test_every_model_is_counted():
-    assert set(fn.MODELS) == {"mlp2", "mlp3", "mlp3-bn", "mlp9", "mlp9-bn", "mlp7", "mlp7-wide"}
+    from test_convnets import COUNTS
+
+    mlps = {"mlp2", "mlp3", "mlp3-bn", "mlp9", "mlp9-bn", "mlp7", "mlp7-wide"}
+    assert set(fn.MODELS) == mlps | set(COUNTS)
 
 
 def test_batch_norm_stands_before_the_activation_or_after_it():
@@ -746,9 +749,11 @@ def test_summary_counts_products_with_weights_both_ways():
 
 def test_layers_above_a_parameter_need_dx_whatever_its_kind():
     model = fn.Sequential([fn.Flatten(), fn.BatchNorm(8), fn.Sequential([fn.Linear(8, 4), fn.Linear(4, 2)])])
-    flat, norm, inner = summarize(model, (2, 4))
+    flat, norm, first, second = summarize(model, (2, 4))
+    assert [row.name for row in (flat, first, second)] == ["flatten1", "sequential1.linear1", "sequential1.linear2"]
     assert flat.shape == (8,) and norm.macs_backward == 0
-    assert (inner.macs_forward, inner.macs_backward, inner.parameters) == (40, 80, 8 * 4 + 4 + 4 * 2 + 2)
+    assert (first.macs_forward, first.macs_backward, first.parameters) == (32, 64, 8 * 4 + 4)
+    assert (second.macs_forward, second.macs_backward, second.parameters) == (8, 16, 4 * 2 + 2)
 
 
 def test_formatted_summary_has_the_totals():

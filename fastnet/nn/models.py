@@ -3,14 +3,19 @@
 `build(name, **options)` makes one; its options are keyword arguments.
 """
 
+import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from fastnet.nn import layers
+from fastnet.nn.compact import mobilenet, squeezenet
+from fastnet.nn.convnets import alexnet, lenet, vgg
 from fastnet.nn.initializers import Initializer
-from fastnet.nn.layer import Layer
-from fastnet.nn.layers import ACTIVATIONS, BatchNorm, Linear
+from fastnet.nn.layer import Layer, Shape
+from fastnet.nn.layers import BatchNorm, Linear
+from fastnet.nn.resnets import resnet
 from fastnet.nn.sequential import Sequential
 
 IMAGE = (32, 32, 3)
@@ -31,15 +36,19 @@ class Settings:
     lr_min: float = 1e-5
     half_cycle_epochs: float = 5
     decay: float = 0.995  # per epoch, of an exponential schedule
+    every: str = "25"  # of a step decay, as --every takes it
+    patience: int = 5  # epochs, of a schedule that waits for a plateau
     l2: float = 0.005
     normalization: str = "pixel"
+    crop: int = 0  # border of a random crop
+    flip: bool = False
 
 
 @dataclass(frozen=True)
 class Entry:
     """A row of the table."""
 
-    make: Callable[..., list[Layer]]
+    make: Callable[..., Sequence[Layer | tuple[str, Layer]]]
     options: Mapping[str, Any]
     settings: Settings
     about: str
@@ -53,24 +62,34 @@ def mlp(*, hidden: tuple[int, ...], inputs: int = math.prod(IMAGE), classes: int
     Batch normalisation stands before the activation, or after it with `norm_after`; never behind the classifier.
     Raises ValueError for an unknown activation or initialiser.
     """
-    if activation not in ACTIVATIONS:
-        raise ValueError(f"activation {activation!r} is not known; choose from {', '.join(ACTIVATIONS)}")
-    layers: list[Layer] = []
+    layers.activation(activation)  # looks at the name, which a model without hidden layers does not use
+    body: list[Layer] = []
     width = inputs
     for size in hidden:
-        layers.append(Linear(width, size, init=init))
-        inner: list[Layer] = [ACTIVATIONS[activation]()]
+        body.append(Linear(width, size, init=init))
+        inner: list[Layer] = [layers.activation(activation)]
         if batch_norm:
             inner.insert(1 if norm_after else 0, BatchNorm(size))
-        layers += inner
+        body += inner
         width = size
-    return [*layers, Linear(width, classes, init=init)]
+    return [*body, Linear(width, classes, init=init)]
 
 
 _R1 = Settings("R1, E05", epochs=24, split="49000/1000", half_cycle_epochs=4, l2=0.0027)
 _R2 = Settings("R2, E06-E09")
 _R3 = Settings("R3, E15 and E16", epochs=30, batch_size=450, optimizer="adam", schedule="exponential", lr=2e-3)
+_R4 = Settings("R4, E29", epochs=50, batch_size=128, momentum=0.9, schedule="constant", lr=0.02, l2=1e-4,
+               normalization="channel")
+_R4_LAB4 = Settings("R4, E37", epochs=105, batch_size=128, momentum=0.9, schedule="step_decay", lr=0.2, every="25,",
+                    l2=1e-5, normalization="channel", crop=4, flip=True)
+_R5 = Settings("R5, E24", epochs=200, batch_size=128, momentum=0.9, schedule="reduce_on_plateau", lr=0.01, lr_min=1e-6,
+               patience=5, l2=2.5e-4, normalization="channel", crop=4, flip=True)  # its weight decay, 5e-4, is 2 l2
+_R5_VGG = Settings("R5, E25", epochs=30, batch_size=128, schedule="constant", lr=0.1, l2=0.0, normalization="channel")
 _NINE = (50, 30, 20, 20, 10, 10, 10, 10)
+# Both reports started from their framework's initialisers: R4 says so, and the code that R5 follows has Xavier normal.
+_LENET = {"init": "torch_default"}
+_VGG_A = {"plan": (64, "M", 128, "M", 256, 256, "M", 512, 512, "M", 512, 512, "M"), "init": "glorot_normal"}
+_RESNET18, _RESNET34, _RESNET20 = (2, 2, 2, 2), (3, 4, 6, 3), (3, 3, 3)
 
 MODELS: dict[str, Entry] = {
     "mlp2": Entry(mlp, {"hidden": (50,)}, _R1, "2 layers"),
@@ -80,6 +99,25 @@ MODELS: dict[str, Entry] = {
     "mlp9-bn": Entry(mlp, {"hidden": _NINE, "batch_norm": True}, _R2, "9 layers, batch norm"),
     "mlp7": Entry(mlp, {"hidden": (50, 30, 20, 20, 10, 10)}, _R3, "7 layers, narrow"),
     "mlp7-wide": Entry(mlp, {"hidden": (100, 100, 50, 50, 30, 20)}, _R3, "7 layers, wide"),
+    "lenet5": Entry(lenet, _LENET, _R4, "LeNet-5"),
+    "lenet5-bn": Entry(lenet, {**_LENET, "batch_norm": True}, _R4, "LeNet-5, batch norm"),
+    "lenet5-bn-swish": Entry(lenet, {**_LENET, "batch_norm": True, "activation": "swish"}, _R4,
+                             "LeNet-5, batch norm, Swish"),
+    "vgg-a": Entry(vgg, _VGG_A, _R5_VGG, "VGG-A, 11 layers"),
+    "vgg-a-bn": Entry(vgg, {**_VGG_A, "batch_norm": True}, _R5_VGG, "VGG-A, batch norm"),
+    "resnet18": Entry(resnet, {"blocks": _RESNET18}, _R5, "ResNet-18"),
+    "resnet18-dropout": Entry(resnet, {"blocks": _RESNET18, "dropout": 0.5}, _R5,
+                              "ResNet-18, dropout before the last layer"),
+    "resnet18-x2": Entry(resnet, {"blocks": _RESNET18, "filter_multiplier": 2.0, "stem_multiplier": 1.0}, _R5,
+                         "ResNet-18, twice the filters but in the stem"),
+    "resnet34": Entry(resnet, {"blocks": _RESNET34}, _R5, "ResNet-34"),
+    "resnet20": Entry(resnet, {"blocks": _RESNET20, "widths": (16, 32, 64), "shortcut": "zero_pad"}, _R4_LAB4,
+                      "ResNet-20, 16-32-64 filters"),
+    "resnet18-dw": Entry(resnet, {"blocks": _RESNET18, "separable": True}, _R5,
+                         "ResNet-18, depthwise separable convolutions"),
+    "mobilenet": Entry(mobilenet, {}, _R5, "MobileNet for 32x32"),
+    "squeezenet": Entry(squeezenet, {}, _R5, "SqueezeNet 1.1 for 32x32"),
+    "alexnet": Entry(alexnet, {}, _R5, "AlexNet, for tables", (227, 227, 3)),
 }
 
 
@@ -90,6 +128,21 @@ def entry(name: str) -> Entry:
     return MODELS[name]
 
 
+def fitting(name: str, shape: Shape, classes: int) -> dict[str, Any]:
+    """The options that make the model of that name take images of this shape and tell so many classes apart.
+
+    Empty where its own do. Raises ValueError for an unknown model.
+    """
+    row = entry(name)
+    takes = inspect.signature(row.make).parameters
+    options: dict[str, Any] = {}
+    if tuple(shape) != row.input_shape:
+        options = {"inputs": math.prod(shape)} if "inputs" in takes else {"input_shape": tuple(shape)}
+    if classes != row.options.get("classes", takes["classes"].default):
+        options["classes"] = classes
+    return options
+
+
 def build(name: str, *, seed: int = 0, dtype: str = "float32", **options: Any) -> Sequential:
     """The model of that name, its parameters drawn from `seed`. `options` override those of the table.
 
@@ -98,9 +151,9 @@ def build(name: str, *, seed: int = 0, dtype: str = "float32", **options: Any) -
     row = entry(name)
     merged = {**row.options, **options}
     try:
-        layers = row.make(**merged)
+        made = row.make(**merged)
     except TypeError as error:
         raise TypeError(f"build: {name} {str(error).partition('() ')[2] or error}") from None
-    model = Sequential(layers, seed=seed, dtype=dtype, name=name)
+    model = Sequential(made, seed=seed, dtype=dtype, name=name)
     model.settings = {"options": {k: str(v) if isinstance(v, Initializer) else v for k, v in merged.items()}}
     return model
