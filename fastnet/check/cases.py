@@ -17,12 +17,16 @@ from fastnet.functions.philox import DROPOUT
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """One call: `forward(*arrays, **options)` of op `op`, in float64 (labels and sample ids are int64)."""
+    """One call: `forward(*arrays, **options)` of op `op`, in float64 (labels and sample ids are int64).
+
+    `entries` of each array are differentiated one by one in a check.
+    """
 
     op: str
     label: str
     arrays: tuple
     options: dict = field(default_factory=dict)
+    entries: int = 400
 
 
 def ops() -> list[str]:

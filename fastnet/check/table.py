@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from fastnet import backend
 from fastnet.check.cases import cases, ops
+from fastnet.check.covering import covering_cases
 from fastnet.check.op import OpReport, check_op
 
 HEADINGS = ("op", "implementation", "case", "differences", "complex step", "entries", "sharp", "verdict")
@@ -18,12 +19,13 @@ def check_ops(names: Iterable[str] | None = None, implementations: Sequence[str]
     reports = []
     for op in ops() if names is None else names:
         reference = backend.module("reference", op)
-        for case in cases(op, seed):
+        for case in [*cases(op, seed), *covering_cases(op, seed)]:
             for implementation in implementations or backend.ORDER["numpy"]:
                 module = backend.module(implementation, op)
                 if module is None or (module is not reference and not module.supports(*case.arrays, **case.options)):
                     continue
-                reports.append(check_op(module, case.arrays, case.options, case=case.label, seed=seed, raises=False))
+                reports.append(check_op(module, case.arrays, case.options, case=case.label, seed=seed,
+                                        entries=case.entries, raises=False))
     return reports
 
 
