@@ -10,7 +10,8 @@ from numba import prange
 
 from fastnet.arrays import empty
 from fastnet.kernels.cpu._gemm import NORMAL, SCALARS, TRANSPOSED, address, gemm
-from fastnet.kernels.cpu._jit import is_float, kernel, parallel_kernel
+from fastnet.kernels.cpu._jit import is_float, parallel_kernel
+from fastnet.kernels.cpu._rows import column_sums
 
 ROWS = 256  # rows a block, for long x; two blocks of fewer rows pack w twice for nothing
 FEATURES = 512  # columns of x a block: 512 x 64 float32 of w fill an eighth of a 1 MB L2 cache
@@ -42,8 +43,7 @@ def backward(dy, cache, needs=None):
         dx = empty(x.shape, x.dtype)
         _dx.sized(_work(x, w))(dy, w, dx, SCALARS[x.dtype])
     if needs_b and has_bias:
-        db = empty(dy.shape[1], dy.dtype)
-        _sum_rows(dy, db)
+        db = column_sums(dy)
     return dx, dw, db
 
 
@@ -107,14 +107,3 @@ def _dx(dy, w, dx, scalars):
             start = block * FEATURES
             gemm(NORMAL, TRANSPOSED, n, min(FEATURES, d - start), k, address(dy, 0), k, address(w, start * k), k,
                  False, address(dx, start), d, scalars)
-
-
-@kernel()
-def _sum_rows(dy, db):
-    n, k = dy.shape
-    total = np.zeros(k, np.float64)
-    for i in range(n):
-        for j in range(k):
-            total[j] += dy[i, j]
-    for j in range(k):
-        db[j] = total[j]
