@@ -21,8 +21,8 @@ import numpy as np
 from numba import prange
 
 from fastnet.arrays import empty
-from fastnet.kernels.cpu._gemm import NORMAL, SCALARS, TRANSPOSED, address, gemm
 from fastnet.kernels.cpu._jit import parallel_kernel
+from fastnet.kernels.cpu._products import CHANNELS, PANEL, ROWS, product, product_of_tiles
 from fastnet.kernels.cpu._vector import LANES
 from fastnet.kernels.cpu._winograd_transforms import (
     POINTS,
@@ -31,13 +31,14 @@ from fastnet.kernels.cpu._winograd_transforms import (
     inputs,
     output_gradients,
     outputs,
+    transposed,
 )
 
-BLOCK = 32  # tiles a block forward: 36 x 32 x (64 + 64) float32 fill 590 kB of a core's cache
-BLOCK_DW = 64  # and for dw, where the tiles are what is summed
-CHUNKS = 16  # sums of dw side by side: so many threads can work at it
-SUMS = 1 << 22  # entries of these sums together, 16 MB in float32
-WHOLE = 1 << 22  # entries of the transformed tiles where the threads share out the points instead
+LEAST_TILES = 16  # with fewer, transforming the filters costs more than the products save
+CACHED = 1 << 18  # entries of the transformed tiles of a block: 1 MB in float32, in a core's second-level cache
+FILTERS = 1 << 20  # entries of transformed filters that a core can keep beside them
+WHOLE = 1 << 22  # entries of the transformed tiles where the threads share out the points instead: 16 MB
+CHUNKS = 16  # at most so many sums of dw side by side: so many threads can work at it
 
 
 def applies(w_shape, g):
@@ -46,128 +47,168 @@ def applies(w_shape, g):
             and g.dilation_h == g.dilation_w == 1)
 
 
+def tiles(images, g):
+    """The number of tiles."""
+    return images * -(-g.out_h // 4) * -(-g.out_w // 4)
+
+
 def forward(x, w, b, g):
-    return _convolved(x, w, b, g.out_h, g.out_w, g.pad_h, g.pad_w, False)
+    return _convolved(x, _whole_vectors(w, 2), w.shape[3], b, g, False)
 
 
 def dx(dy, w, x_shape, g):
-    return _convolved(dy, w, None, x_shape[1], x_shape[2], 2 - g.pad_h, 2 - g.pad_w, True)
+    wide = _whole_vectors(w, 2)
+    turned = empty((3, 3, wide.shape[3], wide.shape[2]), w.dtype)
+    transposed.sized(wide.size)(wide, turned)
+    back = g._replace(out_h=x_shape[1], out_w=x_shape[2], pad_h=2 - g.pad_h, pad_w=2 - g.pad_w)
+    return _convolved(dy, turned, w.shape[2], None, back, True)
 
 
 def dw(x, dy, w_shape, g):
     c, k = w_shape[2:]
-    x, dy = _whole_vectors(x), _whole_vectors(dy)
+    x, dy = _whole_vectors(x, 1), _whole_vectors(dy, 1)
     channels, features = x.shape[3], dy.shape[3]
-    tiles = len(x) * _tiles(g.out_h) * _tiles(g.out_w)
-    work = tiles * channels * features
-    gradient = empty((3, 3, channels, features), x.dtype)
-    chunks = min(CHUNKS, SUMS // (POINTS * channels * features), tiles // BLOCK_DW)
+    count = tiles(len(x), g)
+    work = count * channels * features
+    block = min(count, max(ROWS, 2 * CACHED // (POINTS * (channels + features))))
+    chunks = min(CHUNKS, WHOLE // (POINTS * channels * features), count // block)
+    dtype = x.dtype
+    gradient = empty((3, 3, channels, features), dtype)
     if chunks > 1:
         chunks = 1 << (chunks.bit_length() - 1)  # a power of two, which threads can share evenly
-        sums = empty((chunks, POINTS, channels, features), x.dtype)
-        scratch = empty((numba.get_num_threads(), POINTS * (_spread(BLOCK_DW, channels) + _spread(BLOCK_DW, features))),
-                        x.dtype)
-        _dw_by_tiles.sized(work)(x, dy, g.out_h, g.out_w, g.pad_h, g.pad_w, scratch, sums, SCALARS[x.dtype])
+        sums = empty((chunks, POINTS, channels, features), dtype)
+        scratch = empty((numba.get_num_threads(), 2, POINTS * (block * max(channels, features) + 16)), dtype)
+        _dw_by_tiles.sized(work)(x, dy, g, block, scratch, sums)
     else:
-        sums = empty((1, POINTS, channels, features), x.dtype)
-        block = min(tiles, max(BLOCK_DW, WHOLE // (POINTS * (channels + features))))
-        scratch = empty(POINTS * (_spread(block, channels) + _spread(block, features)), x.dtype)
-        _dw_by_points.sized(work)(x, dy, g.out_h, g.out_w, g.pad_h, g.pad_w, block, scratch, sums, SCALARS[x.dtype])
-    filter_gradient.sized(gradient.size * len(sums))(sums, gradient)
+        block = min(count, max(block, WHOLE // (POINTS * (channels + features))))
+        sums = empty((1, POINTS, channels, features), dtype)
+        v, s = (empty(POINTS * (block * width + 16), dtype) for width in (channels, features))
+        _dw_by_points.sized(work)(x, dy, g, block, v, s, sums)
+    filter_gradient.sized(sums.size)(sums, gradient)
     return gradient if (channels, features) == (c, k) else np.ascontiguousarray(gradient[:, :, :c, :k])
 
 
-def _convolved(x, w, b, out_h, out_w, pad_h, pad_w, backward):
-    """The convolution of x (N, H, W, C) with w, or with w rotated and transposed."""
-    features = w.shape[2] if backward else w.shape[3]
-    x = _whole_vectors(x)
-    w = _whole_vectors(_whole_vectors(w).swapaxes(2, 3)).swapaxes(2, 3)
-    u = empty((POINTS, *w.shape[2:]), x.dtype)
-    filters.sized(u.size)(np.ascontiguousarray(w), backward, u)
-    width = u.shape[1] if backward else u.shape[2]
-    y = empty((len(x), out_h, out_w, width), x.dtype)
+def _convolved(x, w, features, b, g, rotated):
+    """The convolution of x (N, H, W, C) with w (3, 3, C', K'), rotated if so asked; C' and K' fill vectors."""
+    x = _whole_vectors(x, 1)
+    channels, width = w.shape[2:]
+    u = empty((POINTS, channels, width), x.dtype)
+    filters.sized(u.size)(w, rotated, u)
+    y = empty((len(x), g.out_h, g.out_w, width), x.dtype)
     bias = np.zeros(width, x.dtype)
     if b is not None:
         bias[:features] = b
-    tiles = len(x) * _tiles(out_h) * _tiles(out_w)
-    scratch = empty((numba.get_num_threads(), POINTS * (_spread(BLOCK, x.shape[3]) + _spread(BLOCK, width)) + width),
-                    x.dtype)
-    _forward.sized(tiles * u.size // POINTS)(x, u, backward, bias, pad_h, pad_w, scratch, y, SCALARS[x.dtype])
+    count = tiles(len(x), g)
+    work = count * channels * width
+    by_tiles = u.size <= FILTERS
+    block = _rounded(min(count, max(ROWS, (CACHED if by_tiles else WHOLE) // (POINTS * (channels + width)))))
+    sizes = [POINTS * (block * n + 16) for n in (channels, width)]
+    if by_tiles:
+        threads = numba.get_num_threads()
+        v, m = (empty((threads, size), x.dtype) for size in sizes)
+        _by_tiles.sized(work)(x, u, bias, g, block, v, m, y)
+    else:
+        v, m = (empty(size, x.dtype) for size in sizes)
+        _by_points.sized(work)(x, u, bias, g, block, v, m, y)
     return y if width == features else np.ascontiguousarray(y[..., :features])
 
 
-def _whole_vectors(x):
-    """x with zeros behind its channels up to a multiple of a vector's entries: x itself where that is nothing."""
-    missing = -x.shape[-1] % LANES[x.dtype]
-    return np.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, missing)]) if missing else x
+def _whole_vectors(x, axes):
+    """x with zeros behind its last axes up to a multiple of a vector's entries: x itself where that is nothing."""
+    missing = [(0, 0)] * (x.ndim - axes) + [(0, -size % LANES[x.dtype]) for size in x.shape[-axes:]]
+    return np.pad(x, missing) if any(after for _, after in missing) else x
 
 
-def _tiles(length):
-    return -(-length // 4)
+def _rounded(count):
+    return -(-count // ROWS) * ROWS
 
 
-def _spread(tiles, channels):
-    """Entries from one point to the next: a cache line more than it takes, or all points' lines would share a set."""
-    return tiles * channels + 16
-
+# From one point to the next it is 16 entries more than the point takes: all points' lines would share a cache set else.
 
 @parallel_kernel()
-def _forward(x, u, backward, bias, pad_h, pad_w, scratch, y, scalars):
-    channels, width = x.shape[3], y.shape[3]
-    tiles = y.shape[0] * ((y.shape[1] + 3) // 4) * ((y.shape[2] + 3) // 4)
-    v_step, m_step = BLOCK * channels + 16, BLOCK * width + 16
+def _by_tiles(x, u, bias, g, block, v, m, y):
+    """Each thread takes blocks of tiles, and has the filters in its cache."""
+    channels, width = u.shape[1:]
+    lanes = 64 // x.itemsize
+    total = len(x) * ((g.out_h + 3) // 4) * ((g.out_w + 3) // 4)
+    v_step, m_step = block * channels + 16, block * width + 16
     zeros = np.zeros(channels, x.dtype)
-    for block in prange((tiles + BLOCK - 1) // BLOCK):
-        own = scratch[numba.get_thread_id()]
-        v, m, rest = own[: POINTS * v_step], own[POINTS * v_step : -width], own[-width:]
-        first = block * BLOCK
-        count = min(BLOCK, tiles - first)
-        inputs(x, zeros, y.shape[1], y.shape[2], pad_h, pad_w, first, count, v, v_step)
+    for number in prange((total + block - 1) // block):
+        own_v, own_m = v[numba.get_thread_id()], m[numba.get_thread_id()]
+        rest = np.empty(width, x.dtype)
+        first = np.intp(number) * block
+        count = min(block, total - first)
+        inputs(x, zeros, g.out_h, g.out_w, g.pad_h, g.pad_w, first, count, own_v, 0, block, v_step)
         for point in range(POINTS):
-            gemm(NORMAL, TRANSPOSED if backward else NORMAL, count, width, channels, address(v, point * v_step),
-                 channels, address(u, point * channels * width), channels if backward else width, False,
-                 address(m, point * m_step), width, scalars)
-        outputs(m, m_step, bias, rest, first, count, y)
+            for k in range(0, width, PANEL * lanes):
+                product(own_v, point * v_step, block, count, channels, u, point * channels * width, k, width,
+                        own_m, point * m_step)
+        outputs(own_m, 0, block, m_step, bias, rest, first, count, y)
 
 
 @parallel_kernel()
-def _dw_by_tiles(x, dy, out_h, out_w, pad_h, pad_w, scratch, sums, scalars):
+def _by_points(x, u, bias, g, block, v, m, y):
+    """Each thread takes points, and so its part of the filters: all of them are too large for a core's cache."""
+    channels, width = u.shape[1:]
+    lanes = 64 // x.itemsize
+    total = len(x) * ((g.out_h + 3) // 4) * ((g.out_w + 3) // 4)
+    panels = (width + PANEL * lanes - 1) // (PANEL * lanes)
+    v_step, m_step = block * channels + 16, block * width + 16
+    zeros = np.zeros(channels, x.dtype)
+    for first in range(0, total, block):
+        count = min(block, total - first)
+        for part in prange((count + ROWS - 1) // ROWS):
+            begin = np.intp(part) * ROWS
+            inputs(x, zeros, g.out_h, g.out_w, g.pad_h, g.pad_w, first + begin, min(ROWS, count - begin), v, begin,
+                   block, v_step)
+        for unit in prange(POINTS * panels):
+            point, panel = divmod(np.intp(unit), panels)
+            product(v, point * v_step, block, count, channels, u, point * channels * width, panel * PANEL * lanes,
+                    width, m, point * m_step)
+        for part in prange((count + ROWS - 1) // ROWS):
+            begin = np.intp(part) * ROWS
+            rest = np.empty(width, x.dtype)
+            outputs(m, begin, block, m_step, bias, rest, first + begin, min(ROWS, count - begin), y)
+
+
+@parallel_kernel()
+def _dw_by_tiles(x, dy, g, block, scratch, sums):
     """Each chunk of the tiles has a sum of its own, which stays in a core's cache."""
-    channels, features = x.shape[3], dy.shape[3]
-    tiles = x.shape[0] * ((out_h + 3) // 4) * ((out_w + 3) // 4)
-    chunks = sums.shape[0]
-    v_step, s_step = BLOCK_DW * channels + 16, BLOCK_DW * features + 16
+    chunks, _, channels, features = sums.shape
+    total = len(x) * ((g.out_h + 3) // 4) * ((g.out_w + 3) // 4)
+    v_step, s_step = block * channels + 16, block * features + 16
     zeros = np.zeros(max(channels, features), x.dtype)
+    flat = sums.reshape(-1)
     for chunk in prange(chunks):
-        own = scratch[numba.get_thread_id()]
-        v, s = own[: POINTS * v_step], own[POINTS * v_step :]
-        start, stop = tiles * chunk // chunks, tiles * (chunk + 1) // chunks
-        for first in range(start, stop, BLOCK_DW):
-            count = min(BLOCK_DW, stop - first)
-            inputs(x, zeros, out_h, out_w, pad_h, pad_w, first, count, v, v_step)
-            output_gradients(dy, zeros, first, count, s, s_step)
+        v, s = scratch[numba.get_thread_id(), 0], scratch[numba.get_thread_id(), 1]
+        start, stop = total * np.intp(chunk) // chunks, total * (np.intp(chunk) + 1) // chunks
+        for first in range(start, stop, block):
+            count = min(block, stop - first)
+            inputs(x, zeros, g.out_h, g.out_w, g.pad_h, g.pad_w, first, count, v, 0, block, v_step)
+            output_gradients(dy, zeros, first, count, s, 0, block, s_step)
             for point in range(POINTS):
-                gemm(TRANSPOSED, NORMAL, channels, features, count, address(v, point * v_step), channels,
-                     address(s, point * s_step), features, first > start,
-                     address(sums, (chunk * POINTS + point) * channels * features), features, scalars)
+                for c in range(0, channels, CHANNELS):
+                    product_of_tiles(v, point * v_step, s, point * s_step, block, count, c, features, flat,
+                                     (np.intp(chunk) * POINTS + point) * channels * features, first > start)
 
 
 @parallel_kernel()
-def _dw_by_points(x, dy, out_h, out_w, pad_h, pad_w, block, scratch, sums, scalars):
+def _dw_by_points(x, dy, g, block, v, s, sums):
     """One sum, too large for a core's cache: the tiles are transformed first, then each thread takes its points."""
-    channels, features = x.shape[3], dy.shape[3]
-    tiles = x.shape[0] * ((out_h + 3) // 4) * ((out_w + 3) // 4)
+    _, _, channels, features = sums.shape
+    total = len(x) * ((g.out_h + 3) // 4) * ((g.out_w + 3) // 4)
     v_step, s_step = block * channels + 16, block * features + 16
-    v, s = scratch[: POINTS * v_step], scratch[POINTS * v_step :]
     zeros = np.zeros(max(channels, features), x.dtype)
-    for first in range(0, tiles, block):
-        count = min(block, tiles - first)
-        for part in prange((count + 7) // 8):
-            begin = 8 * part
-            some = min(8, count - begin)
-            inputs(x, zeros, out_h, out_w, pad_h, pad_w, first + begin, some, v[begin * channels :], v_step)
-            output_gradients(dy, zeros, first + begin, some, s[begin * features :], s_step)
-        for point in prange(POINTS):
-            gemm(TRANSPOSED, NORMAL, channels, features, count, address(v, point * v_step), channels,
-                 address(s, point * s_step), features, first > 0, address(sums, point * channels * features), features,
-                 scalars)
+    rows = channels // CHANNELS
+    flat = sums.reshape(-1)
+    for first in range(0, total, block):
+        count = min(block, total - first)
+        for part in prange((count + ROWS - 1) // ROWS):
+            begin = np.intp(part) * ROWS
+            some = min(ROWS, count - begin)
+            inputs(x, zeros, g.out_h, g.out_w, g.pad_h, g.pad_w, first + begin, some, v, begin, block, v_step)
+            output_gradients(dy, zeros, first + begin, some, s, begin, block, s_step)
+        for unit in prange(POINTS * rows):
+            point, row = divmod(np.intp(unit), rows)
+            product_of_tiles(v, point * v_step, s, point * s_step, block, count, row * CHANNELS, features, flat,
+                             point * channels * features, first > 0)

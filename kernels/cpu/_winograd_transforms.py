@@ -1,8 +1,8 @@
 """The transforms of Winograd's F(4x4, 3x3) (see `_winograd`): M d M^T for a square d of vectors of channels.
 
-Transformed tiles lie as (36 points, tiles, channels), `step` entries from one point to the next. Where the entries of
-d and of the result lie is a table of addresses, made once for all channels of a tile. So a pixel outside the image
-needs no test in the inner loops: it is read from `zeros` or written to `rest`.
+Transformed tiles lie as (36 points, vectors of channels, tiles, vector), `step` entries from one point to the next.
+Where the entries of d and of the result lie is a table of addresses, made once for all channels of a tile. So a pixel
+outside the image needs no test in the inner loops: it is read from `zeros` or written to `rest`.
 """
 
 import numpy as np
@@ -12,6 +12,8 @@ from numba.extending import intrinsic
 
 from fastnet.kernels.cpu._gemm import address
 from fastnet.kernels.cpu._jit import kernel, parallel_kernel
+from fastnet.kernels.cpu._products import PANEL
+from fastnet.kernels.cpu._simd import transpose_block
 from fastnet.kernels.cpu._vector import BYTES, Vector, llvm_fma, llvm_splat, llvm_vector, load, splat
 
 POINTS = 36
@@ -39,22 +41,23 @@ def _transposed(matrix):
 
 
 def _sandwich(matrix, biased=False):
-    """The function (array, sources, targets, at, plus) that writes M d M^T + plus to `targets`, d read from `sources`.
+    """The function (array, sources, at, targets, to, plus) that writes M d M^T + plus to `targets`, d from `sources`.
 
-    Both are tables of addresses, to which `at` bytes are added; `array` gives the type; `plus` is a vector that is
-    ignored unless `biased`.
+    These are tables of addresses, to which `at` and `to` bytes are added; `array` gives the type; `plus` is a vector
+    that is ignored unless `biased`.
     """
     size = len(matrix[0])
 
     @intrinsic
-    def apply(typing, array, sources, targets, at, plus):
+    def apply(typing, array, sources, at, targets, to, plus):
         def generate(context, builder, signature, values):
             kind = llvm_vector(array.dtype)
+            _, sources_, at_, targets_, to_, plus_ = values
 
-            def place(table, index):
+            def place(table, index, offset):
                 data = context.make_array(types.Array(types.intp, 1, "C"))(context, builder, table).data
                 found = builder.load(builder.gep(data, [ir.Constant(ir.IntType(64), index)]))
-                return builder.inttoptr(builder.add(found, values[3]), kind.as_pointer())
+                return builder.inttoptr(builder.add(found, offset), kind.as_pointer())
 
             def line(coefficients, vectors):
                 """The sum of both halves, which rows of opposite sign in one of them share as common subexpressions."""
@@ -70,18 +73,19 @@ def _sandwich(matrix, biased=False):
                 return builder.fadd(even, odd) if odd_sign > 0 else builder.fsub(even, odd)
 
             align = array.dtype.bitwidth // 8
-            d = [[builder.load(place(values[1], i * size + j), align=align) for j in range(size)] for i in range(size)]
+            d = [[builder.load(place(sources_, i * size + j, at_), align=align) for j in range(size)]
+                 for i in range(size)]
             across = [[line(row, d[i]) for row in matrix] for i in range(size)]  # d M^T
             for j in range(len(matrix)):
                 column = [across[i][j] for i in range(size)]
                 for i, row in enumerate(matrix):
                     result = line(row, column)
                     if biased:
-                        result = builder.fadd(result, values[4])
-                    builder.store(result, place(values[2], i * len(matrix) + j), align=align)
+                        result = builder.fadd(result, plus_)
+                    builder.store(result, place(targets_, i * len(matrix) + j, to_), align=align)
             return context.get_dummy_value()
 
-        return types.void(array, sources, targets, types.intp, Vector(array.dtype)), generate
+        return types.void(array, sources, types.intp, targets, types.intp, Vector(array.dtype)), generate
 
     return apply
 
@@ -133,8 +137,8 @@ def _points(v, start, step, table):
 
 
 @kernel()
-def inputs(x, zeros, out_h, out_w, pad_h, pad_w, first, count, v, step):
-    """v[:, t] = B^T d B for the 6x6 pixels d that tile `first` + t of the output sees."""
+def inputs(x, zeros, out_h, out_w, pad_h, pad_w, first, count, v, begin, tiles, step):
+    """v[:, :, begin + t] = B^T d B for the 6x6 pixels d that tile `first` + t sees; v has `tiles` tiles."""
     channels = x.shape[3]
     down, across = (out_h + 3) // 4, (out_w + 3) // 4
     sources, targets = np.empty(POINTS, np.intp), np.empty(POINTS, np.intp)
@@ -142,28 +146,28 @@ def inputs(x, zeros, out_h, out_w, pad_h, pad_w, first, count, v, step):
     for t in range(count):
         image, tile = divmod(first + t, down * across)
         _pixels(x, image, 4 * (tile // across) - pad_h, 4 * (tile % across) - pad_w, 6, zeros, sources)
-        _points(v, t * channels, step, targets)
+        _points(v, (begin + t) * BYTES // x.itemsize, step, targets)
         for at in range(0, channels * x.itemsize, BYTES):
-            _input(x, sources, targets, at, nothing)
+            _input(x, sources, at, targets, at * tiles, nothing)
 
 
 @kernel()
-def outputs(m, step, bias, rest, first, count, y):
-    """y = A^T m[:, t] A + bias at the 4x4 pixels of tile `first` + t."""
+def outputs(m, begin, tiles, step, bias, rest, first, count, y):
+    """y = A^T m[:, :, begin + t] A + bias at the 4x4 pixels of tile `first` + t."""
     height, width, features = y.shape[1:]
     down, across = (height + 3) // 4, (width + 3) // 4
     sources, targets = np.empty(POINTS, np.intp), np.empty(16, np.intp)
     for t in range(count):
         image, tile = divmod(first + t, down * across)
-        _points(m, t * features, step, sources)
+        _points(m, (begin + t) * BYTES // y.itemsize, step, sources)
         _pixels(y, image, 4 * (tile // across), 4 * (tile % across), 4, rest, targets)
-        for at in range(0, features * y.itemsize, BYTES):
-            _output(y, sources, targets, at, load(bias, at // y.itemsize))
+        for to in range(0, features * y.itemsize, BYTES):
+            _output(y, sources, to * tiles, targets, to, load(bias, to // y.itemsize))
 
 
 @kernel()
-def output_gradients(dy, zeros, first, count, s, step):
-    """s[:, t] = A dy A^T for the 4x4 pixels of tile `first` + t."""
+def output_gradients(dy, zeros, first, count, s, begin, tiles, step):
+    """s[:, :, begin + t] = A dy A^T for the 4x4 pixels of tile `first` + t; s has `tiles` tiles."""
     height, width, features = dy.shape[1:]
     down, across = (height + 3) // 4, (width + 3) // 4
     sources, targets = np.empty(16, np.intp), np.empty(POINTS, np.intp)
@@ -171,22 +175,40 @@ def output_gradients(dy, zeros, first, count, s, step):
     for t in range(count):
         image, tile = divmod(first + t, down * across)
         _pixels(dy, image, 4 * (tile // across), 4 * (tile % across), 4, zeros, sources)
-        _points(s, t * features, step, targets)
+        _points(s, (begin + t) * BYTES // dy.itemsize, step, targets)
         for at in range(0, features * dy.itemsize, BYTES):
-            _output_gradient(dy, sources, targets, at, nothing)
+            _output_gradient(dy, sources, at, targets, at * tiles, nothing)
 
 
 @parallel_kernel()
 def filters(w, rotated, u):
-    """u (36, C, K) = G g G^T for each filter g of w (3, 3, C, K), first rotated by 180 degrees if so asked."""
+    """u (36, C, K) = G g G^T for each filter g of w (3, 3, C, K), first rotated by 180 degrees if so asked.
+
+    Each point's (C, K) lies in panels, as `_products` wants it.
+    """
     channels, features = w.shape[2:]
+    lanes = BYTES // w.itemsize
     for c in prange(channels):
         sources, targets = np.empty(9, np.intp), np.empty(POINTS, np.intp)
         for tap in range(9):
             sources[8 - tap if rotated else tap] = address(w, (tap * channels + c) * features)
-        _points(u, c * features, channels * features, targets)
-        for at in range(0, features * w.itemsize, BYTES):
-            _filter(w, sources, targets, at, splat(w.dtype.type(0)))
+        for first in range(0, features, PANEL * lanes):
+            width = min(PANEL * lanes, features - first)
+            _points(u, first * channels + c * width, channels * features, targets)
+            for k in range(0, width, lanes):
+                _filter(w, sources, (first + k) * w.itemsize, targets, k * w.itemsize, splat(w.dtype.type(0)))
+
+
+@parallel_kernel()
+def transposed(w, turned):
+    """turned (3, 3, K, C) = w (3, 3, C, K), both multiples of a vector."""
+    channels, features = w.shape[2:]
+    lanes = BYTES // w.itemsize
+    for c in prange(channels // lanes):
+        for tap in range(9):
+            for k in range(0, features, lanes):
+                transpose_block(w, (tap * channels + c * lanes) * features + k, features,
+                                turned, (tap * features + k) * channels + c * lanes, channels)
 
 
 @parallel_kernel()
@@ -204,4 +226,4 @@ def filter_gradient(sums, dw):
         for tap in range(9):
             targets[tap] = address(dw, (tap * channels + c) * features)
         for at in range(0, features * dw.itemsize, BYTES):
-            _filter_gradient(dw, sources, targets, at, splat(dw.dtype.type(0)))
+            _filter_gradient(dw, sources, at, targets, at, splat(dw.dtype.type(0)))

@@ -1,0 +1,63 @@
+"""Convolution as in `fastnet.ops.conv2d`, by the algorithm that suits the shape.
+
+| algorithm | where | file |
+|---|---|---|
+| winograd | 3x3, stride 1, channels enough to fill vectors | `_winograd` |
+| depthwise | as many groups as channels | `_depthwise` |
+| im2col | everything else; 1x1 with stride 1 needs no gathering | `_im2col` |
+
+`conv_algorithm="winograd"` takes Winograd's wherever it is defined, `"direct"` never.
+"""
+
+import numpy as np
+
+from fastnet.kernels.cpu import _depthwise, _im2col, _winograd
+from fastnet.kernels.cpu._geometry import geometry
+from fastnet.kernels.cpu._jit import is_float
+from fastnet.kernels.cpu._rows import column_sums, rows
+
+LEAST_CHANNELS = 16  # a vector of float32; with fewer the transforms cost more than the products they save
+
+
+def supports(x, w, b=None, *, stride=1, pad=0, dilation=1, groups=1, conv_algorithm="auto"):
+    if not (x.ndim == w.ndim == 4 and x.size and w.size and is_float(x, w) and (b is None or b.dtype == x.dtype)):
+        return False
+    try:
+        geometry(x, w, stride, pad, dilation, groups)
+    except (TypeError, ValueError):
+        return False
+    return (isinstance(groups, int) and groups > 0 and x.shape[3] == w.shape[2] * groups and w.shape[3] % groups == 0
+            and (b is None or b.shape == w.shape[3:]) and conv_algorithm in ("auto", "winograd", "direct"))
+
+
+def algorithm(x, w, b=None, *, stride=1, pad=0, dilation=1, groups=1, conv_algorithm="auto"):
+    """The name of the algorithm that this call takes."""
+    chosen = _chosen(x.shape, w.shape, geometry(x, w, stride, pad, dilation, groups), conv_algorithm)
+    return chosen.__name__.rpartition("._")[2]
+
+
+def forward(x, w, b=None, *, stride=1, pad=0, dilation=1, groups=1, conv_algorithm="auto"):
+    x, w = np.ascontiguousarray(x), np.ascontiguousarray(w)
+    g = geometry(x, w, stride, pad, dilation, groups)
+    chosen = _chosen(x.shape, w.shape, g, conv_algorithm)
+    y = chosen.forward(x, w, None if b is None else np.ascontiguousarray(b), g)
+    return y, (x, w, b is not None, g, chosen)
+
+
+def backward(dy, cache, needs=None):
+    x, w, has_bias, g, chosen = cache
+    needs_x, needs_w, needs_b = needs or (True, True, True)
+    dy = np.ascontiguousarray(dy)
+    return (chosen.dx(dy, w, x.shape, g) if needs_x else None,
+            chosen.dw(x, dy, w.shape, g) if needs_w else None,
+            column_sums(rows(dy)) if needs_b and has_bias else None)
+
+
+def _chosen(x_shape, w_shape, g, conv_algorithm):
+    if g.groups > 1 and g.groups == x_shape[3]:
+        return _depthwise
+    if _winograd.applies(w_shape, g) and (conv_algorithm == "winograd" or (
+            conv_algorithm == "auto" and min(w_shape[2:]) >= LEAST_CHANNELS
+            and _winograd.tiles(x_shape[0], g) >= _winograd.LEAST_TILES)):
+        return _winograd
+    return _im2col
