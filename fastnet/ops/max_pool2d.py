@@ -24,11 +24,13 @@ def forward(x, *, window, stride=None, pad=0, ceil_mode=False):
     rows, columns, taps = pool_taps("max_pool2d", x, window, stride, pad, ceil_mode)
     xp = array_module(x)
     border = padded(x, rows, columns, -math.inf)
-    best = border[taps[0][1]]
+    inside = padded(xp.ones((1, *x.shape[1:3], 1), dtype=bool), rows, columns, False)
+    best, seen = border[taps[0][1]], xp.zeros_like(inside[taps[0][1]])
     winner = xp.zeros(best.shape, dtype=xp.uint8 if len(taps) < 256 else xp.int32)
     for number, (_, at) in enumerate(taps):
         patch = border[at]
-        better = (patch.real > best.real) | (xp.isnan(patch) & ~xp.isnan(best))
+        better = (patch.real > best.real) | (xp.isnan(patch) & ~xp.isnan(best)) | (inside[at] & ~seen)
+        seen = seen | inside[at]  # the first entry beats padding even where it is minus infinity itself
         best = xp.where(better, patch, best)
         winner = xp.where(better, xp.asarray(number, dtype=winner.dtype), winner)
     return best, (winner, x.shape, window, stride, pad, ceil_mode)
