@@ -221,7 +221,16 @@ def _wide(batch, features, outputs):
     return Case("linear", f"{batch} rows, {features} features", tuple(rng.standard_normal(s) for s in shapes))
 
 
+def _pooled(op, size, **options):
+    x = np.random.default_rng(4).permutation(int(np.prod(size))).reshape(size) / 1024
+    return Case(op, f"{size} {options}", (x,), options)
+
+
+POOLED = [_pooled(op, size, **options) for op in ("max_pool2d", "avg_pool2d") for size, options in (
+    ((2, 32, 32, 64), {"window": 2}), ((9, 28, 28, 6), {"window": 2}),
+    ((3, 31, 32, 20), {"window": 3, "stride": 2, "pad": 1, "ceil_mode": True}))]
 LARGE = [*[(case.op, _many(case), case) for op in OPS for case in cases(op)],
+         *[(case.op, cast(case, np.float32), case) for case in (*POOLED, _pooled("global_avg_pool", (64, 4, 4, 96)))],
          *[("linear", cast(case, np.float32), case) for case in (_wide(40, 1500, 20), _wide(700, 1100, 30))]]
 
 

@@ -145,6 +145,20 @@ def fma(typing, a, b, c):
     return a(a, a, a), generate
 
 
+def _entrywise(method):
+    @intrinsic
+    def apply(typing, a, b):
+        def generate(context, builder, signature, values):
+            return getattr(builder, method)(*values)
+
+        return a(a, a), generate
+
+    return apply
+
+
+add, multiply = _entrywise("fadd"), _entrywise("fmul")
+
+
 @intrinsic
 def load_numbers(typing, array, offset, count, like):
     """As `load_part`, from an array of small whole numbers, as many as the vector `like` has entries."""

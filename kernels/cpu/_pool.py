@@ -1,0 +1,68 @@
+"""Where pooling windows stand, as plain numbers for compiled kernels, and what these kernels share.
+
+Backward, each block zeroes the rows of dx that its windows see, and adds what they give: where windows of different
+rows do not overlap a block is one row of them, else a whole image. So no two threads write to the same place.
+"""
+
+from typing import NamedTuple
+
+from fastnet import shapes
+from fastnet.kernels.cpu._jit import is_float, kernel
+
+
+class Geometry(NamedTuple):
+    """Sizes of windows and places of the output, (height, width) each; `pad` is the padding before the image."""
+
+    window_h: int
+    window_w: int
+    stride_h: int
+    stride_w: int
+    pad_h: int
+    pad_w: int
+    out_h: int
+    out_w: int
+
+
+def geometry(op, x, window, stride, pad, ceil_mode):
+    """The geometry of pooling x (N, H, W, C). Raises ValueError or TypeError for options that the reference refuses."""
+    window = shapes.pair(op, "window", window, 1)
+    stride = window if stride is None else shapes.pair(op, "stride", stride, 1)
+    pad = shapes.pair(op, "pad", pad, 0)
+    if any(2 * p > size for p, size in zip(pad, window, strict=True)):
+        raise ValueError(f"{op}: pad must be at most half the window, but pad is {pad} and the window {window}")
+    rows, columns = (shapes.window(op, x.shape[1 + a], window[a], stride[a], pad[a], ceil_mode=ceil_mode)
+                     for a in (0, 1))
+    return Geometry(*window, *stride, *pad, rows.places, columns.places)
+
+
+def supports(op, x, window, stride, pad, ceil_mode):
+    if x.ndim != 4 or x.size == 0 or not is_float(x):
+        return False
+    try:
+        geometry(op, x, window, stride, pad, ceil_mode)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def backward_blocks(images, g):
+    """(blocks, rows of windows in each) of a backward pass."""
+    return (images * g.out_h, 1) if g.stride_h >= g.window_h else (images, g.out_h)
+
+
+@kernel()
+def inside(start, size, length):
+    """The range of a window's taps that lie inside 0..length-1."""
+    return max(0, -start), min(size, length - start)
+
+
+@kernel()
+def clear_rows(dx, image, first_p, stop_p, g):
+    """Zero the rows of dx (N, H, W C) that the windows of these rows see, and those that no window sees beside them."""
+    height = dx.shape[1]
+    start = 0 if first_p == 0 else first_p * g.stride_h - g.pad_h
+    stop = height if stop_p == g.out_h else stop_p * g.stride_h - g.pad_h
+    zero = dx.dtype.type(0)
+    for r in range(start, stop):
+        for k in range(dx.shape[2]):
+            dx[image, r, k] = zero

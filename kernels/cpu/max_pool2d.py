@@ -1,0 +1,128 @@
+"""Max pooling as in `fastnet.ops.max_pool2d`, over vectors of channels.
+
+The number of each winner's tap is kept in a byte (four where a window has more than 255 taps): backward then reads
+that and dy alone.
+"""
+
+import numpy as np
+from numba import prange
+
+from fastnet.arrays import empty
+from fastnet.kernels.cpu import _pool
+from fastnet.kernels.cpu._channels import (
+    add,
+    larger,
+    load_numbers,
+    load_part,
+    numbered,
+    opaque,
+    store_numbers,
+    store_part,
+    where_number,
+    winner,
+)
+from fastnet.kernels.cpu._jit import kernel, parallel_kernel
+from fastnet.kernels.cpu._pool import clear_rows, inside
+from fastnet.kernels.cpu._vector import LANES
+
+
+def supports(x, *, window, stride=None, pad=0, ceil_mode=False):
+    return _pool.supports("max_pool2d", x, window, stride, pad, ceil_mode)
+
+
+def forward(x, *, window, stride=None, pad=0, ceil_mode=False):
+    g = _pool.geometry("max_pool2d", x, window, stride, pad, ceil_mode)
+    n, height, width, channels = x.shape
+    y = empty((n, g.out_h, g.out_w, channels), x.dtype)
+    winners = empty(y.shape, np.uint8 if g.window_h * g.window_w < 256 else np.int32)
+    _forward(np.ascontiguousarray(x).reshape(-1), n, height, width, g, LANES[x.dtype], y.reshape(-1),
+             winners.reshape(-1))
+    return y, (winners, x.shape, g)
+
+
+def backward(dy, cache, needs=None):
+    if needs is not None and not needs[0]:
+        return (None,)
+    winners, shape, g = cache
+    n, height, _, channels = shape
+    dx = empty(shape, dy.dtype)
+    blocks, rows = _pool.backward_blocks(n, g)
+    _backward.sized(dx.size)(np.ascontiguousarray(dy).reshape(-1), winners.reshape(-1), blocks, rows, channels, g,
+                             LANES[dy.dtype], dx.reshape(n, height, -1))
+    return (dx,)
+
+
+@kernel()
+def _forward_place(x, at, row, channels, rows, columns, number, window_w, lanes, y, winners, out):
+    """One window: `rows` rows of `columns` entries from entry `at` on, of which the first is tap `number`."""
+    for c in range(0, channels, lanes):
+        count = min(lanes, channels - c)
+        best = load_part(x, at + c, count)
+        best_number = numbered(number, best)
+        i = 0
+        while i < rows:
+            seen, tap = at + i * row + c, number + i * window_w
+            i = opaque(i + 1)
+            j = 0
+            while j < columns:
+                patch = load_part(x, seen + j * channels, count)
+                best_number = winner(patch, best, tap + j, best_number)
+                best = larger(patch, best)
+                j = opaque(j + 1)
+        store_part(y, out + c, best, count)
+        store_numbers(winners, out + c, best_number, count)
+
+
+@parallel_kernel()
+def _forward(x, n, height, width, g, lanes, y, winners):
+    channels = x.size // (n * height * width)
+    for row in prange(n * g.out_h):
+        image, top = row // g.out_h, row % g.out_h * g.stride_h - g.pad_h
+        first_i, stop_i = inside(top, g.window_h, height)
+        for q in range(g.out_w):
+            left = q * g.stride_w - g.pad_w
+            first_j, stop_j = inside(left, g.window_w, width)
+            at = ((image * height + top + first_i) * width + left + first_j) * channels
+            _forward_place(x, at, width * channels, channels, stop_i - first_i, stop_j - first_j,
+                           first_i * g.window_w + first_j, g.window_w, lanes, y, winners,
+                           (row * g.out_w + q) * channels)
+
+
+@kernel()
+def _backward_place(dy, winners, out, channels, dx, at, row, rows, columns, number, window_w, lanes, adding):
+    for c in range(0, channels, lanes):
+        count = min(lanes, channels - c)
+        share = load_part(dy, out + c, count)
+        numbers = load_numbers(winners, out + c, count, share)
+        i = 0
+        while i < rows:
+            seen, tap = at + i * row + c, number + i * window_w
+            i = opaque(i + 1)
+            j = 0
+            while j < columns:
+                place = seen + j * channels
+                part = where_number(numbers, tap + j, share)
+                if adding:
+                    part = add(load_part(dx, place, count), part)
+                store_part(dx, place, part, count)
+                j = opaque(j + 1)
+
+
+@parallel_kernel()
+def _backward(dy, winners, blocks, rows, channels, g, lanes, dx):
+    _, height, row_size = dx.shape
+    width = row_size // channels
+    adding = g.stride_h < g.window_h or g.stride_w < g.window_w
+    for block in prange(blocks):
+        image, first_p = block * rows // g.out_h, block * rows % g.out_h
+        clear_rows(dx, image, first_p, first_p + rows, g)
+        for p in range(first_p, first_p + rows):
+            top = p * g.stride_h - g.pad_h
+            first_i, stop_i = inside(top, g.window_h, height)
+            for q in range(g.out_w):
+                left = q * g.stride_w - g.pad_w
+                first_j, stop_j = inside(left, g.window_w, width)
+                at = ((image * height + top + first_i) * width + left + first_j) * channels
+                _backward_place(dy, winners, ((image * g.out_h + p) * g.out_w + q) * channels, channels, dx, at,
+                                row_size, stop_i - first_i, stop_j - first_j, first_i * g.window_w + first_j,
+                                g.window_w, lanes, adding)
