@@ -74,12 +74,17 @@ class ParallelKernel:
         return self._parallel if work >= PARALLEL_WORK else self._serial
 
 
-def _compiled(function: Callable, variant: str, **options: Any) -> Any:
+def native(function: Callable, *signature: Any) -> Any:
+    """`function` compiled for these types of arguments, to be called through its `address`; it returns nothing."""
+    return _compiled(function, "native", functools.partial(numba.cfunc, numba.types.void(*signature)))
+
+
+def _compiled(function: Callable, variant: str, compiler: Callable = numba.njit, **options: Any) -> Any:
     # Numba's cache does not tell the variants of one function apart, hence a folder for each.
     previous = numba.config.CACHE_DIR
     numba.config.CACHE_DIR = str(kernel_cache() / variant)
     try:
-        return numba.njit(cache=True, error_model="numpy", nogil=True, **options)(function)
+        return compiler(cache=True, error_model="numpy", nogil=True, **options)(function)
     finally:
         numba.config.CACHE_DIR = previous
 
