@@ -7,7 +7,15 @@ pytest.importorskip("numba")
 
 from fastnet.kernels.cpu import _simd
 from fastnet.kernels.cpu._jit import kernel
-from fastnet.kernels.cpu._simd import tile_add_products, tile_add_to, tile_store, tile_zeros, transpose_block
+from fastnet.kernels.cpu._simd import (
+    copy_entries,
+    tile_add_products,
+    tile_add_to,
+    tile_store,
+    tile_zeros,
+    transpose_block,
+    zero_entries,
+)
 
 DTYPES = [np.float32, np.float64]
 EPS = {np.float32: 2.0**-24, np.float64: 2.0**-53}
@@ -40,6 +48,12 @@ def _single(a, b, c, depth):
 @kernel()
 def _transpose(a, start, b, to):
     transpose_block(a, start, a.shape[1], b, to, b.shape[1])
+
+
+@kernel()
+def _move(a, b):
+    copy_entries(a, 2, b, 3, 4)
+    zero_entries(b, 8, 2)
 
 
 def _arrays(dtype, depth):
@@ -97,3 +111,10 @@ def test_transpose_block(dtype):
     expected[1 : lanes + 1, 1 : lanes + 1] = a[2 : lanes + 2, 3 : lanes + 3].T
     _transpose(a, 2 * a.shape[1] + 3, b, b.shape[1] + 1)
     np.testing.assert_array_equal(b, expected)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_copy_and_zero(dtype):
+    a, b = np.arange(10, dtype=dtype), np.full(12, -1, dtype)
+    _move(a, b)
+    np.testing.assert_array_equal(b, [-1, -1, -1, 2, 3, 4, 5, -1, 0, 0, -1, -1])

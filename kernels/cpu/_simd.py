@@ -54,19 +54,19 @@ class _Access:
         self._data = cgutils.create_struct_proxy(array)(context, builder, value).data
         self._pointer = _vector(array.dtype).as_pointer()
 
-    def _place(self, start, steps):
+    def place(self, start, steps=()):
         for stride, count in steps:
             start = self._builder.add(start, self._builder.mul(stride, stride.type(count)))
         return self._builder.gep(self._data, [start])
 
     def number(self, start, *steps):
-        return self._builder.load(self._place(start, steps))
+        return self._builder.load(self.place(start, steps))
 
     def vector(self, start, *steps):
-        return self._builder.load(self._builder.bitcast(self._place(start, steps), self._pointer), align=self._size)
+        return self._builder.load(self._builder.bitcast(self.place(start, steps), self._pointer), align=self._size)
 
     def write(self, vector, start, *steps):
-        place = self._builder.bitcast(self._place(start, steps), self._pointer)
+        place = self._builder.bitcast(self.place(start, steps), self._pointer)
         self._builder.store(vector, place, align=self._size)
 
 
@@ -172,3 +172,33 @@ def transpose_block(typing, a, a_start, a_row, b, b_start, b_row):
         return context.get_dummy_value()
 
     return types.void(a, types.intp, types.intp, b, types.intp, types.intp), generate
+
+
+@intrinsic
+def copy_entries(typing, a, a_start, b, b_start, count):
+    """b[b_start + k] = a[a_start + k] for k below count."""
+    if not _is_flat(a, b):
+        return None
+
+    def generate(context, builder, signature, values):
+        a_values, a_start, b_values, b_start, count = values
+        source, target = _Access(context, builder, a, a_values), _Access(context, builder, b, b_values)
+        cgutils.raw_memcpy(builder, target.place(b_start), source.place(a_start), count, a.dtype.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return types.void(a, types.intp, b, types.intp, types.intp), generate
+
+
+@intrinsic
+def zero_entries(typing, a, start, count):
+    """a[start + k] = 0 for k below count."""
+    if not _is_flat(a):
+        return None
+
+    def generate(context, builder, signature, values):
+        a_values, start, count = values
+        bytes_each = ir.Constant(count.type, a.dtype.bitwidth // 8)
+        cgutils.memset(builder, _Access(context, builder, a, a_values).place(start), builder.mul(count, bytes_each), 0)
+        return context.get_dummy_value()
+
+    return types.void(a, types.intp, types.intp), generate

@@ -1,0 +1,190 @@
+"""Convolution of few channels, directly, sixteen images (in float64 eight) to a vector.
+
+Three or six channels fill no vector, and a row of a feature map is short. So a block of images is turned until the
+images lie innermost (H, W, C, lanes): each multiply-add is then one of whole vectors, with one weight for all images,
+and some outputs of neighbouring places stay in registers through all taps and channels (`_simd`). A row of results is
+turned back while it lies in the first cache. Rows of padding are skipped, columns of padding are zeros in the block.
+
+dx goes the same way: the rows of dy are gathered, and each place's products are added along its row where they belong.
+dw is in `_narrow_dw`.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numba import carray
+
+from fastnet.arrays import empty
+from fastnet.kernels.cpu import _narrow_dw
+from fastnet.kernels.cpu._blocks import block_kernel
+from fastnet.kernels.cpu._jit import kernel
+from fastnet.kernels.cpu._lanes import turn, turn_back
+from fastnet.kernels.cpu._simd import (
+    AVX512,
+    BYTES,
+    tile_add_products,
+    tile_add_to,
+    tile_store,
+    tile_zeros,
+    zero_entries,
+)
+
+MOST_CHANNELS = 8
+MOST_ENTRIES = 1 << 15  # of an image: a block of them is then 2 MB, and stays in the second cache or nearly
+# Tiles of channels x places: for 3, 6, 12 and for 16, 64 channels, whichever has to compute less for nothing.
+PLACES = 2 if AVX512 else 1
+SMALL, LARGE = (6, 8) if AVX512 else (6, 4)
+
+dw = _narrow_dw.dw
+
+
+class _Plan(NamedTuple):
+    """Shapes, geometry, and what follows from them. `channels` and `outputs` are those of w with its zeros."""
+
+    images: int
+    height: int
+    width: int
+    channels: int
+    kh: int
+    kw: int
+    outputs: int
+    kept: int  # channels of the result
+    out_h: int
+    out_w: int
+    stride_h: int
+    stride_w: int
+    pad_h: int
+    pad_w: int
+    dilation_h: int
+    dilation_w: int
+    places: int  # out_w, up to a whole number of tiles
+    columns: int  # of the padded image that they see
+
+
+def takes(x_shape, w_shape, g):
+    """Whether this is the best choice."""
+    return g.groups == 1 and x_shape[3] <= MOST_CHANNELS and math.prod(x_shape[1:]) <= MOST_ENTRIES
+
+
+def forward(x, w, b, g):
+    outputs = w.shape[3]
+    y = empty((len(x), g.out_h, g.out_w, outputs), x.dtype)
+    rows = _rows(outputs)
+    bias = np.zeros(outputs, x.dtype) if b is None else b
+    arrays = x, _extended(w, 3, rows), _extended(bias, 0, rows), y
+    _run(_forward_large if rows == LARGE else _forward_small, arrays, x.shape, outputs, g)
+    return y
+
+
+def dx(dy, w, x_shape, g):
+    dx = empty(x_shape, dy.dtype)
+    rows = _rows(w.shape[2])
+    arrays = dy, _extended(w, 2, rows), None, dx
+    _run(_dx_large if rows == LARGE else _dx_small, arrays, x_shape, x_shape[3], g)
+    return dx
+
+
+def _run(function, arrays, x_shape, kept, g):
+    n, height, width, _ = x_shape
+    w = arrays[1]
+    kh, kw, channels, outputs = w.shape
+    places = -(-g.out_w // PLACES) * PLACES
+    columns = max(g.pad_w + width, (places - 1) * g.stride_w + (kw - 1) * g.dilation_w + 1)
+    work = n * g.out_h * g.out_w * w.size // 8  # eight multiply-adds take no longer than a simple operation
+    function(-(-n * w.itemsize // BYTES), work, arrays, _Plan(n, height, width, channels, kh, kw, outputs, kept, *g[:8],
+                                                             places, columns))
+
+
+def _rows(channels):
+    return min(LARGE, SMALL, key=lambda rows: -(-channels // rows) * rows)
+
+
+def _extended(a, axis, rows):
+    """`a` with zeros after it, up to a multiple of `rows`."""
+    missing = -a.shape[axis] % rows
+    return np.pad(a, [(0, missing if k == axis else 0) for k in range(a.ndim)]) if missing else a
+
+
+@block_kernel(_Plan)
+def _forward_small(x, w, b, y, plan, block):
+    _forward(tile_zeros(SMALL, PLACES, carray(x, 1)), SMALL, x, w, b, y, plan, block)
+
+
+@block_kernel(_Plan)
+def _forward_large(x, w, b, y, plan, block):
+    _forward(tile_zeros(LARGE, PLACES, carray(x, 1)), LARGE, x, w, b, y, plan, block)
+
+
+@kernel(inline="always")
+def _forward(zeros, rows, x_pointer, w_pointer, b_pointer, y_pointer, plan_pointer, block):
+    """`rows` outputs of PLACES places at a time; `zeros` is a tile of that shape."""
+    x, w, b, y = carray(x_pointer, 1), carray(w_pointer, 1), carray(b_pointer, 1), carray(y_pointer, 1)
+    plan = carray(plan_pointer, 1)[0]
+    lanes = BYTES // x.itemsize
+    count = min(lanes, plan.images - block * lanes)
+    channels, columns, outputs, kw = plan.channels, plan.columns, plan.outputs, plan.kw
+    turned = np.empty(plan.height * columns * channels * lanes, x.dtype)
+    turn(x, block * lanes, count, plan.height, plan.width, plan.pad_w, columns, channels, turned)
+    line = np.empty(plan.places * outputs * lanes, x.dtype)
+    ones = np.empty(lanes, x.dtype)
+    for lane in range(lanes):
+        ones[lane] = 1
+    runs, run = (kw, channels) if plan.dilation_w > 1 else (1, kw * channels)  # entries of a row side by side
+    tap, step = run * outputs, plan.dilation_w * channels * lanes
+    neighbour = plan.stride_w * channels * lanes
+    for p in range(plan.out_h):
+        for q in range(0, plan.places, PLACES):
+            for k in range(0, outputs, rows):
+                tile = tile_add_products(zeros, b, k, 1, ones, 0, 0)
+                for i in range(plan.kh):
+                    row = p * plan.stride_h + i * plan.dilation_h - plan.pad_h
+                    if 0 <= row < plan.height:
+                        for j in range(runs):
+                            weight = (i * runs + j) * tap + k
+                            at = row * columns * channels * lanes + q * neighbour + j * step
+                            for c in range(run):
+                                tile = tile_add_products(tile, w, weight + c * outputs, 1,
+                                                         turned, at + c * lanes, neighbour)
+                tile_store(tile, line, (q * outputs + k) * lanes, lanes, outputs * lanes)
+        turn_back(line, 0, outputs, y, block * lanes, count, plan.out_h, plan.out_w, plan.kept, p)
+
+
+@block_kernel(_Plan)
+def _dx_small(dy, w, unused, dx, plan, block):
+    _dx(tile_zeros(SMALL, PLACES, carray(dy, 1)), SMALL, dy, w, dx, plan, block)
+
+
+@block_kernel(_Plan)
+def _dx_large(dy, w, unused, dx, plan, block):
+    _dx(tile_zeros(LARGE, PLACES, carray(dy, 1)), LARGE, dy, w, dx, plan, block)
+
+
+@kernel(inline="always")
+def _dx(zeros, rows, dy_pointer, w_pointer, dx_pointer, plan_pointer, block):
+    """`rows` channels of PLACES places at a time; `zeros` is a tile of that shape."""
+    dy, w, dx, plan = carray(dy_pointer, 1), carray(w_pointer, 1), carray(dx_pointer, 1), carray(plan_pointer, 1)[0]
+    lanes = BYTES // dy.itemsize
+    count = min(lanes, plan.images - block * lanes)
+    channels, places, outputs, kw = plan.channels, plan.places, plan.outputs, plan.kw
+    turned = np.empty(plan.out_h * places * outputs * lanes, dy.dtype)
+    turn(dy, block * lanes, count, plan.out_h, plan.out_w, 0, places, outputs, turned)
+    line = np.empty(plan.columns * channels * lanes, dy.dtype)
+    for h in range(plan.height):
+        zero_entries(line, 0, line.size)
+        for q in range(0, places, PLACES):
+            for c in range(0, channels, rows):
+                for j in range(kw):
+                    tile = zeros
+                    for i in range(plan.kh):
+                        above = h + plan.pad_h - i * plan.dilation_h
+                        p = above // plan.stride_h
+                        if above == p * plan.stride_h and 0 <= p < plan.out_h:
+                            weight = ((i * kw + j) * channels + c) * outputs
+                            at = (p * places + q) * outputs * lanes
+                            for k in range(outputs):
+                                tile = tile_add_products(tile, w, weight + k, outputs,
+                                                         turned, at + k * lanes, outputs * lanes)
+                    tile_add_to(tile, line, ((q * plan.stride_w + j * plan.dilation_w) * channels + c) * lanes, lanes,
+                                plan.stride_w * channels * lanes)
+        turn_back(line, plan.pad_w, channels, dx, block * lanes, count, plan.height, plan.width, plan.kept, h)

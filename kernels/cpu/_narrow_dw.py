@@ -1,0 +1,155 @@
+"""The gradient of a convolution's weights for few channels, directly, image by image.
+
+dw is a sum of outer products, one a place: (a window of x) x (a pixel of dy). One of the two has to fill vectors:
+the pixel where its channels are a multiple of the lanes, otherwise the row of a window, which lies in one piece
+(5 taps x 3 channels = 15 of 16 lanes). The other's numbers are multiplied in one by one. A tile of sums stays in
+registers (`_simd`) through all places of an image.
+
+Sums are kept for blocks of IMAGES images and added in order: the same bits for any number of threads.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import carray
+
+from fastnet.kernels.cpu._blocks import block_kernel
+from fastnet.kernels.cpu._jit import kernel
+from fastnet.kernels.cpu._simd import (
+    AVX512,
+    BYTES,
+    copy_entries,
+    tile_add_products,
+    tile_add_to,
+    tile_zeros,
+    zero_entries,
+)
+
+IMAGES = 8
+ENTRIES = 10 if AVX512 else 5  # the tile's entries of a window, where pixels of dy are the vectors
+OUTPUTS, TAPS = (3, 5) if AVX512 else (5, 1)  # its outputs and rows of a window, where those are the vectors
+
+
+class _Plan(NamedTuple):
+    """Shapes, geometry, and what follows from them. The sizes of the sums are up to whole numbers of tiles."""
+
+    images: int
+    height: int
+    width: int
+    channels: int
+    outputs: int
+    out_h: int
+    out_w: int
+    stride_h: int
+    stride_w: int
+    pad_h: int
+    pad_w: int
+    dilation_h: int
+    dilation_w: int
+    kh: int  # of the sums, as the next three
+    runs: int  # pieces that a row of a window falls into: with dilation its taps, otherwise one
+    run: int  # entries of a piece
+    kept: int  # outputs
+    rows: int  # of an image with all that the tiles see
+    columns: int
+
+
+def dw(x, dy, w_shape, g):
+    n, height, width, channels = x.shape
+    kh, kw, _, outputs = w_shape
+    lanes = BYTES // x.itemsize
+    blocks = -(-n // IMAGES)
+    runs, run = (kw, channels) if g.dilation_w > 1 else (1, kw * channels)
+    by_pixels = outputs % lanes == 0
+    if by_pixels:
+        sizes = kh, runs, _up(run, ENTRIES), outputs
+        sums = np.zeros((blocks, kh, runs, sizes[2], outputs), x.dtype)
+    else:
+        sizes = _up(kh, TAPS), runs, _up(run, lanes), _up(outputs, OUTPUTS)
+        sums = np.zeros((blocks, sizes[3], *sizes[:3]), x.dtype)
+    rows = max(g.pad_h + height, (g.out_h - 1) * g.stride_h + (sizes[0] - 1) * g.dilation_h + 1)
+    columns = max(g.pad_w + width, (g.out_w - 1) * g.stride_w + (kw - 1) * g.dilation_w + 1)
+    plan = _Plan(n, height, width, channels, outputs, *g[:8], *sizes, rows, columns)
+    work = dy.size * kh * kw * channels // 8  # eight multiply-adds take no longer than a simple operation
+    (_by_pixels if by_pixels else _by_windows)(blocks, work, (x, dy, None, sums), plan)
+    total = sums.sum(0)
+    total = total[:, :, :run] if by_pixels else total[:outputs, :kh, :, :run].transpose(1, 2, 3, 0)
+    return np.ascontiguousarray(total).reshape(w_shape)
+
+
+def _up(number, step):
+    return -(-number // step) * step
+
+
+@block_kernel(_Plan)
+def _by_pixels(x_pointer, dy_pointer, unused, sums_pointer, plan_pointer, block):
+    """sums (blocks, KH, runs, entries of a run, K)."""
+    x, dy, sums, plan = (carray(x_pointer, 1), carray(dy_pointer, 1), carray(sums_pointer, 1),
+                         carray(plan_pointer, 1)[0])
+    lanes = BYTES // x.itemsize
+    channels, outputs, run, out_w = plan.channels, plan.outputs, plan.run, plan.out_w
+    step, line = plan.stride_w * channels, plan.columns * channels
+    image = _blank(x, plan)
+    for n in range(block * IMAGES, min(plan.images, (block + 1) * IMAGES)):
+        _copy(x, n, plan, image)
+        to = block * plan.kh * plan.runs * run * outputs
+        for i in range(plan.kh):
+            for j in range(plan.runs):
+                corner = i * plan.dilation_h * line + j * plan.dilation_w * channels
+                for r in range(0, run, ENTRIES):
+                    for k in range(0, outputs, lanes):
+                        tile = tile_zeros(ENTRIES, 1, x)
+                        for p in range(plan.out_h):
+                            at = corner + p * plan.stride_h * line + r
+                            pixel = (n * plan.out_h + p) * out_w * outputs + k
+                            for q in range(out_w):
+                                tile = tile_add_products(tile, image, at + q * step, 1, dy, pixel + q * outputs, 0)
+                        tile_add_to(tile, sums, to + r * outputs + k, outputs, 0)
+                to += run * outputs
+
+
+@block_kernel(_Plan)
+def _by_windows(x_pointer, dy_pointer, unused, sums_pointer, plan_pointer, block):
+    """sums (blocks, K, KH, runs, entries of a run)."""
+    x, dy, sums, plan = (carray(x_pointer, 1), carray(dy_pointer, 1), carray(sums_pointer, 1),
+                         carray(plan_pointer, 1)[0])
+    lanes = BYTES // x.itemsize
+    channels, outputs, run, out_w = plan.channels, plan.outputs, plan.run, plan.out_w
+    step, line = plan.stride_w * channels, plan.columns * channels
+    image = _blank(x, plan)
+    size = plan.out_h * out_w * outputs
+    pixels = np.empty(size + OUTPUTS, x.dtype)  # the last tile of outputs reads beyond the last pixel
+    zero_entries(pixels, size, OUTPUTS)
+    for n in range(block * IMAGES, min(plan.images, (block + 1) * IMAGES)):
+        _copy(x, n, plan, image)
+        copy_entries(dy, n * size, pixels, 0, size)
+        for j in range(plan.runs):
+            for r in range(0, run, lanes):
+                for i in range(0, plan.kh, TAPS):
+                    for k in range(0, plan.kept, OUTPUTS):
+                        tile = tile_zeros(OUTPUTS, TAPS, x)
+                        for p in range(plan.out_h):
+                            at = (p * plan.stride_h + i * plan.dilation_h) * line + j * plan.dilation_w * channels + r
+                            pixel = p * out_w * outputs + k
+                            for q in range(out_w):
+                                tile = tile_add_products(tile, pixels, pixel + q * outputs, 1,
+                                                         image, at + q * step, plan.dilation_h * line)
+                        to = ((block * plan.kept + k) * plan.kh + i) * plan.runs + j
+                        tile_add_to(tile, sums, to * run + r, plan.kh * plan.runs * run, plan.runs * run)
+
+
+@kernel(inline="always")
+def _blank(x, plan):
+    """An image of zeros with its padding, flat, and after it what the tile of the last place reads beyond the end."""
+    image = np.empty(plan.rows * plan.columns * plan.channels + plan.run, x.dtype)
+    zero_entries(image, 0, image.size)
+    return image
+
+
+@kernel(inline="always")
+def _copy(x, n, plan, image):
+    """Image n of x into its place between the padding."""
+    length = plan.width * plan.channels
+    for h in range(plan.height):
+        to = ((plan.pad_h + h) * plan.columns + plan.pad_w) * plan.channels
+        copy_entries(x, (n * plan.height + h) * length, image, to, length)
