@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import weakref
 
 import numpy as np
 import pytest
@@ -315,10 +316,35 @@ def test_batch_norm_as_first_layer_computes_no_dx():
     model = laid_out(fn.Sequential([fn.BatchNorm(4), fn.Linear(4, 3)]))
     _, back = model(normal(6, 4), TRAINING)
     assert back(normal(6, 3), False) is None
+    _, back = model(normal(6, 4), TRAINING)
     assert back(normal(6, 3)).shape == (6, 4)
 
 
 # --- containers ---
+
+def test_what_a_pass_keeps_is_free_once_it_is_used():
+    """Going back holds no more than going forward did, and a second time is refused."""
+    seen = []
+
+    class Keeps(fn.ReLU):
+        def __call__(self, x, context):
+            y, back = super().__call__(x, context)
+            kept = np.empty(1)
+            weakref.finalize(kept, seen.append, self.name)
+
+            def noted(dy, needs_dx=True, kept=kept):
+                seen.append(f"{self.name} back")
+                return back(dy, needs_dx)
+
+            return y, noted
+
+    model = laid_out(fn.Sequential([fn.Linear(4, 4), Keeps(), Keeps(), Keeps(), fn.Linear(4, 3)]))
+    _, back = model(normal(6, 4), TRAINING)
+    back(normal(6, 3))
+    assert seen == ["keeps3 back", "keeps3", "keeps2 back", "keeps2", "keeps1 back", "keeps1"]
+    with pytest.raises(RuntimeError, match="went back already"):
+        back(normal(6, 3))
+
 
 def test_layers_are_named_by_kind_and_number():
     model = fn.Sequential([fn.Linear(6, 4), fn.BatchNorm(4), fn.LeakyReLU(), fn.Linear(4, 4),

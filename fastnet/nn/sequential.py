@@ -56,8 +56,12 @@ class Sequential(Container):
             needed.append(needed[-1] or has_parameters(layer))
 
         def backward(dy: Array, needs_dx: bool = True) -> Array | None:
-            for back, below in zip(reversed(backs), reversed(needed), strict=True):
-                dy = back(dy, needs_dx or below)
+            if len(backs) < len(self.layers):
+                raise RuntimeError("Sequential: this pass went back already, which frees what it had kept; go forward "
+                                   "once more")
+            for below in reversed(needed[: len(backs)]):
+                # Taken off the list, a layer's cache is free as soon as it is used.
+                dy = backs.pop()(dy, needs_dx or below)
                 if not (needs_dx or below):
                     return None
             return dy
