@@ -18,7 +18,6 @@ from numba import carray
 from fastnet.arrays import empty
 from fastnet.kernels.cpu import _narrow_dw
 from fastnet.kernels.cpu._blocks import block_kernel
-from fastnet.kernels.cpu._jit import kernel
 from fastnet.kernels.cpu._lanes import turn, turn_back
 from fastnet.kernels.cpu._simd import (
     AVX512,
@@ -73,7 +72,7 @@ def forward(x, w, b, g):
     rows = _rows(outputs)
     bias = np.zeros(outputs, x.dtype) if b is None else b
     arrays = x, _extended(w, 3, rows), _extended(bias, 0, rows), y
-    _run(_forward_large if rows == LARGE else _forward_small, arrays, x.shape, outputs, g)
+    _run(_forward, arrays, x.shape, outputs, g, rows)
     return y
 
 
@@ -81,19 +80,19 @@ def dx(dy, w, x_shape, g):
     dx = empty(x_shape, dy.dtype)
     rows = _rows(w.shape[2])
     arrays = dy, _extended(w, 2, rows), None, dx
-    _run(_dx_large if rows == LARGE else _dx_small, arrays, x_shape, x_shape[3], g)
+    _run(_dx, arrays, x_shape, x_shape[3], g, rows)
     return dx
 
 
-def _run(function, arrays, x_shape, kept, g):
+def _run(function, arrays, x_shape, kept, g, rows):
     n, height, width, _ = x_shape
     w = arrays[1]
     kh, kw, channels, outputs = w.shape
     places = -(-g.out_w // PLACES) * PLACES
     columns = max(g.pad_w + width, (places - 1) * g.stride_w + (kw - 1) * g.dilation_w + 1)
     work = n * g.out_h * g.out_w * w.size // 8  # eight multiply-adds take no longer than a simple operation
-    function(-(-n * w.itemsize // BYTES), work, arrays, _Plan(n, height, width, channels, kh, kw, outputs, kept, *g[:8],
-                                                             places, columns))
+    plan = _Plan(n, height, width, channels, kh, kw, outputs, kept, *g[:8], places, columns)
+    function(-(-n * w.itemsize // BYTES), work, arrays, plan, rows)
 
 
 def _rows(channels):
@@ -107,18 +106,7 @@ def _extended(a, axis, rows):
 
 
 @block_kernel(_Plan)
-def _forward_small(x, w, b, y, plan, block):
-    _forward(tile_zeros(SMALL, PLACES, carray(x, 1)), SMALL, x, w, b, y, plan, block)
-
-
-@block_kernel(_Plan)
-def _forward_large(x, w, b, y, plan, block):
-    _forward(tile_zeros(LARGE, PLACES, carray(x, 1)), LARGE, x, w, b, y, plan, block)
-
-
-@kernel(inline="always")
-def _forward(zeros, rows, x_pointer, w_pointer, b_pointer, y_pointer, plan_pointer, block):
-    """`rows` outputs of PLACES places at a time; `zeros` is a tile of that shape."""
+def _forward(x_pointer, w_pointer, b_pointer, y_pointer, plan_pointer, rows, block):
     x, w, b, y = carray(x_pointer, 1), carray(w_pointer, 1), carray(b_pointer, 1), carray(y_pointer, 1)
     plan = carray(plan_pointer, 1)[0]
     lanes = BYTES // x.itemsize
@@ -136,7 +124,7 @@ def _forward(zeros, rows, x_pointer, w_pointer, b_pointer, y_pointer, plan_point
     for p in range(plan.out_h):
         for q in range(0, plan.places, PLACES):
             for k in range(0, outputs, rows):
-                tile = tile_add_products(zeros, b, k, 1, ones, 0, 0)
+                tile = tile_add_products(tile_zeros(rows, PLACES, x), b, k, 1, ones, 0, 0)
                 for i in range(plan.kh):
                     row = p * plan.stride_h + i * plan.dilation_h - plan.pad_h
                     if 0 <= row < plan.height:
@@ -151,18 +139,7 @@ def _forward(zeros, rows, x_pointer, w_pointer, b_pointer, y_pointer, plan_point
 
 
 @block_kernel(_Plan)
-def _dx_small(dy, w, unused, dx, plan, block):
-    _dx(tile_zeros(SMALL, PLACES, carray(dy, 1)), SMALL, dy, w, dx, plan, block)
-
-
-@block_kernel(_Plan)
-def _dx_large(dy, w, unused, dx, plan, block):
-    _dx(tile_zeros(LARGE, PLACES, carray(dy, 1)), LARGE, dy, w, dx, plan, block)
-
-
-@kernel(inline="always")
-def _dx(zeros, rows, dy_pointer, w_pointer, dx_pointer, plan_pointer, block):
-    """`rows` channels of PLACES places at a time; `zeros` is a tile of that shape."""
+def _dx(dy_pointer, w_pointer, unused, dx_pointer, plan_pointer, rows, block):
     dy, w, dx, plan = carray(dy_pointer, 1), carray(w_pointer, 1), carray(dx_pointer, 1), carray(plan_pointer, 1)[0]
     lanes = BYTES // dy.itemsize
     count = min(lanes, plan.images - block * lanes)
@@ -175,7 +152,7 @@ def _dx(zeros, rows, dy_pointer, w_pointer, dx_pointer, plan_pointer, block):
         for q in range(0, places, PLACES):
             for c in range(0, channels, rows):
                 for j in range(kw):
-                    tile = zeros
+                    tile = tile_zeros(rows, PLACES, dy)
                     for i in range(plan.kh):
                         above = h + plan.pad_h - i * plan.dilation_h
                         p = above // plan.stride_h

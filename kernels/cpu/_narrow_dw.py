@@ -71,7 +71,10 @@ def dw(x, dy, w_shape, g):
     columns = max(g.pad_w + width, (g.out_w - 1) * g.stride_w + (kw - 1) * g.dilation_w + 1)
     plan = _Plan(n, height, width, channels, outputs, *g[:8], *sizes, rows, columns)
     work = dy.size * kh * kw * channels // 8  # eight multiply-adds take no longer than a simple operation
-    (_by_pixels if by_pixels else _by_windows)(blocks, work, (x, dy, None, sums), plan)
+    if by_pixels:
+        _by_pixels(blocks, work, (x, dy, None, sums), plan, ENTRIES)
+    else:
+        _by_windows(blocks, work, (x, dy, None, sums), plan, OUTPUTS)
     total = sums.sum(0)
     total = total[:, :, :run] if by_pixels else total[:outputs, :kh, :, :run].transpose(1, 2, 3, 0)
     return np.ascontiguousarray(total).reshape(w_shape)
@@ -82,7 +85,7 @@ def _up(number, step):
 
 
 @block_kernel(_Plan)
-def _by_pixels(x_pointer, dy_pointer, unused, sums_pointer, plan_pointer, block):
+def _by_pixels(x_pointer, dy_pointer, unused, sums_pointer, plan_pointer, rows, block):
     """sums (blocks, KH, runs, entries of a run, K)."""
     x, dy, sums, plan = (carray(x_pointer, 1), carray(dy_pointer, 1), carray(sums_pointer, 1),
                          carray(plan_pointer, 1)[0])
@@ -96,9 +99,9 @@ def _by_pixels(x_pointer, dy_pointer, unused, sums_pointer, plan_pointer, block)
         for i in range(plan.kh):
             for j in range(plan.runs):
                 corner = i * plan.dilation_h * line + j * plan.dilation_w * channels
-                for r in range(0, run, ENTRIES):
+                for r in range(0, run, rows):
                     for k in range(0, outputs, lanes):
-                        tile = tile_zeros(ENTRIES, 1, x)
+                        tile = tile_zeros(rows, 1, x)
                         for p in range(plan.out_h):
                             at = corner + p * plan.stride_h * line + r
                             pixel = (n * plan.out_h + p) * out_w * outputs + k
@@ -109,7 +112,7 @@ def _by_pixels(x_pointer, dy_pointer, unused, sums_pointer, plan_pointer, block)
 
 
 @block_kernel(_Plan)
-def _by_windows(x_pointer, dy_pointer, unused, sums_pointer, plan_pointer, block):
+def _by_windows(x_pointer, dy_pointer, unused, sums_pointer, plan_pointer, rows, block):
     """sums (blocks, K, KH, runs, entries of a run)."""
     x, dy, sums, plan = (carray(x_pointer, 1), carray(dy_pointer, 1), carray(sums_pointer, 1),
                          carray(plan_pointer, 1)[0])
@@ -118,16 +121,16 @@ def _by_windows(x_pointer, dy_pointer, unused, sums_pointer, plan_pointer, block
     step, line = plan.stride_w * channels, plan.columns * channels
     image = _blank(x, plan)
     size = plan.out_h * out_w * outputs
-    pixels = np.empty(size + OUTPUTS, x.dtype)  # the last tile of outputs reads beyond the last pixel
-    zero_entries(pixels, size, OUTPUTS)
+    pixels = np.empty(size + rows, x.dtype)  # the last tile of outputs reads beyond the last pixel
+    zero_entries(pixels, size, rows)
     for n in range(block * IMAGES, min(plan.images, (block + 1) * IMAGES)):
         _copy(x, n, plan, image)
         copy_entries(dy, n * size, pixels, 0, size)
         for j in range(plan.runs):
             for r in range(0, run, lanes):
                 for i in range(0, plan.kh, TAPS):
-                    for k in range(0, plan.kept, OUTPUTS):
-                        tile = tile_zeros(OUTPUTS, TAPS, x)
+                    for k in range(0, plan.kept, rows):
+                        tile = tile_zeros(rows, TAPS, x)
                         for p in range(plan.out_h):
                             at = (p * plan.stride_h + i * plan.dilation_h) * line + j * plan.dilation_w * channels + r
                             pixel = p * out_w * outputs + k
