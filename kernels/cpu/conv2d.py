@@ -4,6 +4,7 @@
 |---|---|---|
 | winograd | 3x3, stride 1, channels enough to fill vectors | `_winograd` |
 | depthwise | as many groups as channels | `_depthwise` |
+| narrow | few channels in (LeNet's convolutions, stems) | `_narrow` |
 | im2col | everything else; 1x1 with stride 1 needs no gathering | `_im2col` |
 
 `conv_algorithm="winograd"` takes Winograd's wherever it is defined, `"direct"` never.
@@ -11,7 +12,7 @@
 
 import numpy as np
 
-from fastnet.kernels.cpu import _depthwise, _im2col, _winograd
+from fastnet.kernels.cpu import _depthwise, _im2col, _narrow, _winograd
 from fastnet.kernels.cpu._geometry import geometry
 from fastnet.kernels.cpu._jit import is_float
 from fastnet.kernels.cpu._rows import column_sums, rows
@@ -60,4 +61,6 @@ def _chosen(x_shape, w_shape, g, conv_algorithm):
             conv_algorithm == "auto" and min(w_shape[2:]) >= LEAST_CHANNELS
             and _winograd.tiles(x_shape[0], g) >= _winograd.LEAST_TILES)):
         return _winograd
+    if _narrow.takes(x_shape, w_shape, g):
+        return _narrow
     return _im2col
