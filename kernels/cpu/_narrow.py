@@ -72,27 +72,27 @@ def forward(x, w, b, g):
     rows = _rows(outputs)
     bias = np.zeros(outputs, x.dtype) if b is None else b
     arrays = x, _extended(w, 3, rows), _extended(bias, 0, rows), y
-    _run(_forward, arrays, x.shape, outputs, g, rows)
+    _run(_forward, arrays, x.shape, arrays[1].shape, outputs, g, rows)
     return y
 
 
 def dx(dy, w, x_shape, g):
     dx = empty(x_shape, dy.dtype)
     rows = _rows(w.shape[2])
-    arrays = dy, _extended(w, 2, rows), None, dx
-    _run(_dx, arrays, x_shape, x_shape[3], g, rows)
+    # Turned over, w has the channels of a tile side by side.
+    arrays = dy, np.ascontiguousarray(_extended(w, 2, rows).swapaxes(2, 3)), None, dx
+    _run(_dx, arrays, x_shape, (*w.shape[:2], *arrays[1].shape[:1:-1]), x_shape[3], g, rows)
     return dx
 
 
-def _run(function, arrays, x_shape, kept, g, rows):
+def _run(function, arrays, x_shape, w_shape, kept, g, rows):
     n, height, width, _ = x_shape
-    w = arrays[1]
-    kh, kw, channels, outputs = w.shape
+    kh, kw, channels, outputs = w_shape
     places = -(-g.out_w // PLACES) * PLACES
     columns = max(g.pad_w + width, (places - 1) * g.stride_w + (kw - 1) * g.dilation_w + 1)
-    work = n * g.out_h * g.out_w * w.size // 8  # eight multiply-adds take no longer than a simple operation
+    work = n * g.out_h * g.out_w * math.prod(w_shape) // 8  # eight multiply-adds take no longer than a simple operation
     plan = _Plan(n, height, width, channels, kh, kw, outputs, kept, *g[:8], places, columns)
-    function(-(-n * w.itemsize // BYTES), work, arrays, plan, rows)
+    function(-(-n * arrays[1].itemsize // BYTES), work, arrays, plan, rows)
 
 
 def _rows(channels):
@@ -157,10 +157,10 @@ def _dx(dy_pointer, w_pointer, unused, dx_pointer, plan_pointer, rows, block):
                         above = h + plan.pad_h - i * plan.dilation_h
                         p = above // plan.stride_h
                         if above == p * plan.stride_h and 0 <= p < plan.out_h:
-                            weight = ((i * kw + j) * channels + c) * outputs
+                            weight = (i * kw + j) * outputs * channels + c
                             at = (p * places + q) * outputs * lanes
                             for k in range(outputs):
-                                tile = tile_add_products(tile, w, weight + k, outputs,
+                                tile = tile_add_products(tile, w, weight + k * channels, 1,
                                                          turned, at + k * lanes, outputs * lanes)
                     tile_add_to(tile, line, ((q * plan.stride_w + j * plan.dilation_w) * channels + c) * lanes, lanes,
                                 plan.stride_w * channels * lanes)

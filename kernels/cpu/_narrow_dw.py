@@ -27,7 +27,8 @@ from fastnet.kernels.cpu._simd import (
 
 IMAGES = 8
 ENTRIES = 10 if AVX512 else 5  # the tile's entries of a window, where pixels of dy are the vectors
-OUTPUTS, TAPS = (3, 5) if AVX512 else (5, 1)  # its outputs and rows of a window, where those are the vectors
+# Its outputs and rows of a window, where those are the vectors: three rows at a time, then what is left of them by two.
+OUTPUTS, TAPS, REST = (6, 3, 2) if AVX512 else (6, 1, 1)
 
 
 class _Plan(NamedTuple):
@@ -65,7 +66,7 @@ def dw(x, dy, w_shape, g):
         sizes = kh, runs, _up(run, ENTRIES), outputs
         sums = np.zeros((blocks, kh, runs, sizes[2], outputs), x.dtype)
     else:
-        sizes = _up(kh, TAPS), runs, _up(run, lanes), _up(outputs, OUTPUTS)
+        sizes = kh // TAPS * TAPS + (REST if kh % TAPS else 0), runs, _up(run, lanes), _up(outputs, OUTPUTS)
         sums = np.zeros((blocks, sizes[3], *sizes[:3]), x.dtype)
     rows = max(g.pad_h + height, (g.out_h - 1) * g.stride_h + (sizes[0] - 1) * g.dilation_h + 1)
     columns = max(g.pad_w + width, (g.out_w - 1) * g.stride_w + (kw - 1) * g.dilation_w + 1)
@@ -117,28 +118,38 @@ def _by_windows(x_pointer, dy_pointer, unused, sums_pointer, plan_pointer, rows,
     x, dy, sums, plan = (carray(x_pointer, 1), carray(dy_pointer, 1), carray(sums_pointer, 1),
                          carray(plan_pointer, 1)[0])
     lanes = BYTES // x.itemsize
-    channels, outputs, run, out_w = plan.channels, plan.outputs, plan.run, plan.out_w
-    step, line = plan.stride_w * channels, plan.columns * channels
     image = _blank(x, plan)
-    size = plan.out_h * out_w * outputs
+    size = plan.out_h * plan.out_w * plan.outputs
     pixels = np.empty(size + rows, x.dtype)  # the last tile of outputs reads beyond the last pixel
     zero_entries(pixels, size, rows)
+    tap = plan.runs * plan.run
     for n in range(block * IMAGES, min(plan.images, (block + 1) * IMAGES)):
         _copy(x, n, plan, image)
         copy_entries(dy, n * size, pixels, 0, size)
         for j in range(plan.runs):
-            for r in range(0, run, lanes):
-                for i in range(0, plan.kh, TAPS):
-                    for k in range(0, plan.kept, rows):
-                        tile = tile_zeros(rows, TAPS, x)
-                        for p in range(plan.out_h):
-                            at = (p * plan.stride_h + i * plan.dilation_h) * line + j * plan.dilation_w * channels + r
-                            pixel = p * out_w * outputs + k
-                            for q in range(out_w):
-                                tile = tile_add_products(tile, pixels, pixel + q * outputs, 1,
-                                                         image, at + q * step, plan.dilation_h * line)
-                        to = ((block * plan.kept + k) * plan.kh + i) * plan.runs + j
-                        tile_add_to(tile, sums, to * run + r, plan.kh * plan.runs * run, plan.runs * run)
+            for r in range(0, plan.run, lanes):
+                for k in range(0, plan.kept, rows):
+                    for i in range(0, plan.kh, TAPS):
+                        at = (i * plan.dilation_h * plan.columns + j * plan.dilation_w) * plan.channels + r
+                        to = ((block * plan.kept + k) * plan.kh + i) * tap + j * plan.run + r
+                        if plan.kh - i >= TAPS:
+                            tile = _products(tile_zeros(rows, TAPS, x), pixels, k, image, at, plan)
+                            tile_add_to(tile, sums, to, plan.kh * tap, tap)
+                        else:
+                            rest = _products(tile_zeros(rows, REST, x), pixels, k, image, at, plan)
+                            tile_add_to(rest, sums, to, plan.kh * tap, tap)
+
+
+@kernel(inline="always")
+def _products(tile, pixels, k, image, at, plan):
+    """The tile plus the products of pixels (OH, OW, K), from output k on, and of the windows from `at` on."""
+    line, step, outputs = plan.columns * plan.channels, plan.stride_w * plan.channels, plan.outputs
+    for p in range(plan.out_h):
+        pixel, corner = p * plan.out_w * outputs + k, at + p * plan.stride_h * line
+        for q in range(plan.out_w):
+            tile = tile_add_products(tile, pixels, pixel + q * outputs, 1, image, corner + q * step,
+                                     plan.dilation_h * line)
+    return tile
 
 
 @kernel(inline="always")
