@@ -13,10 +13,6 @@ from fastnet.nn.models import MODELS, Settings, build, entry, fitting
 from fastnet.nn.sequential import Sequential
 from fastnet.nn.summary import align, format_summary
 
-# What `fastnet check` proves beside the ops: name, options.
-CHECKED_MODELS: list[tuple[str, dict[str, Any]]] = [
-    ("mlp2", {}), ("mlp2", {"batch_norm": True}), ("mlp3", {}), ("mlp3-bn", {}), ("mlp9", {}), ("mlp9-bn", {})]
-
 
 class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line."""
@@ -88,14 +84,15 @@ def _parser() -> _Parser:
     reach.add_argument("--lr-min", type=float, default=1e-5, help="first rate (default 1e-5)")
     reach.add_argument("--lr-max", type=float, default=10.0, help="last rate (default 10)")
     reach.add_argument("--steps", type=int, default=200, help="steps in between (default 200)")
-    check = command("check", check_gradients, "Check gradients: all ops and six MLPs, or those named.")
+    check = command("check", check_gradients, "Check gradients: all ops and some whole models, or those named.")
     check.add_argument("names", nargs="*", metavar="NAME", help="ops or models (default: all)")
     check.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     check.add_argument("--seed", type=int, default=0, help="of the random inputs (default 0)")
     command("models", models, "List the models.")
     summary = command("summary", summarize, "Show a model layer by layer.")
-    summary.add_argument("model", metavar="MODEL")
-    summary.add_argument("--batch-size", type=int, default=100)
+    cli_options.add_model(summary)
+    summary.add_argument("--input", metavar="HxWxC", help="shape of an image (default: the model's own)")
+    summary.add_argument("--batch-size", type=int, default=100, help="images a step (default 100)")
     plot = command("plot", plot_run, "Draw the figures of a run from its record, or a schedule before a run.")
     plot.add_argument("run_dir", metavar="RUN_DIR", type=Path, nargs="?")
     plot.add_argument("--lr", type=float, help="of the schedule to draw")
@@ -111,8 +108,8 @@ def _parser() -> _Parser:
 
 
 def _data_options(parser: argparse.ArgumentParser) -> None:
+    cli_options.add_model(parser)
     add = parser.add_argument
-    add("model", metavar="MODEL", help="a name that 'fastnet models' lists")
     add("--data", default="cifar10", metavar="NAME", help="cifar10 (default), shapes10, digits or folder:DIR")
     add("--data-dir", type=Path, help="where CIFAR-10 lies (else $FASTNET_DATA, else the cache, else downloaded)")
     add("--image-size", type=int, default=32, help="of the images of folder:DIR (default 32)")
@@ -206,15 +203,16 @@ def _prepared(options: argparse.Namespace) -> tuple[Dataset, Sequential, dict[st
     _require_device(options.device)
     if options.threads is not None:
         _set_threads(options.threads)
-    given = {key: getattr(options, key) for key in ("init", "activation") if getattr(options, key) is not None}
+    given = cli_options.model_options(options)
+    given |= {key: getattr(options, key) for key in ("init", "activation") if getattr(options, key) is not None}
+    if options.norm_after:
+        given["norm_after"] = True
     build(options.model, **given)  # so that a mistake is said before the data are loaded
     data = load(options.data, options.data_dir, order=options.order, seed=options.seed, image_size=options.image_size,
                 split=options.split or (settings.split if options.data == "cifar10" else None))
     if data.identity.get("notice"):
         print(data.identity["notice"], flush=True)
     given |= fitting(options.model, data.train.images.shape[1:], len(data.classes))
-    if options.norm_after:
-        given["norm_after"] = True
     model = build(options.model, seed=options.seed, dtype=options.dtype, **given)
     smoothing = options.label_smoothing
     return data, model, {
@@ -225,7 +223,7 @@ def _prepared(options: argparse.Namespace) -> tuple[Dataset, Sequential, dict[st
 
 def check_gradients(options: argparse.Namespace) -> int:
     """Print a row for every op, implementation and case, then for every model; 1 if any fails."""
-    from fastnet.check import check_ops, format_table
+    from fastnet.check import check_models, check_ops, format_table
     from fastnet.check.cases import ops
 
     _require_device(options.device)
@@ -233,28 +231,15 @@ def check_gradients(options: argparse.Namespace) -> int:
     if wrong:
         raise ValueError(f"{', '.join(map(repr, wrong))}: no such op or model; ops are {', '.join(ops())}; models are "
                          f"{', '.join(MODELS)}")
-    chosen_ops = [name for name in options.names if name not in MODELS] if options.names else ops()
-    chosen_models = ([(name, {}) for name in options.names if name in MODELS] if options.names else CHECKED_MODELS)
-    reports = check_ops(chosen_ops, seed=options.seed)
-    reports += [_check_model(build(name, seed=options.seed, **given), options.seed) for name, given in chosen_models]
+    reports = check_ops([name for name in options.names if name not in MODELS] if options.names else None,
+                        seed=options.seed)
+    reports += check_models([name for name in options.names if name in MODELS] if options.names else None,
+                            seed=options.seed)
     print(format_table(reports))
     failed = sum(not report.passed for report in reports)
     print(f"{len(reports) - failed} of {len(reports)} checks passed, "
           f"{sum(row.entries for report in reports for row in report.rows):,} entries compared")
     return 1 if failed else 0
-
-
-def _check_model(model: Sequential, seed: int) -> Any:
-    import numpy as np
-
-    from fastnet.check import check_model
-
-    rng = np.random.default_rng(seed)
-    x, labels = rng.normal(size=(10, *entry(model.model_name or "").input_shape)), rng.integers(0, 10, 10)
-    report = check_model(model, x, labels, seed=seed, raises=False)
-    if model.settings["options"].get("batch_norm") and not report.op.endswith("-bn"):
-        report.op += " + batch norm"
-    return report
 
 
 def models(options: argparse.Namespace) -> None:
@@ -271,7 +256,11 @@ def summarize(options: argparse.Namespace) -> None:
     """Show shapes, parameters, MACs and bytes."""
     if options.batch_size < 1:
         raise ValueError(f"--batch-size must be at least 1 but is {options.batch_size}")
-    print(format_summary(build(options.model), entry(options.model).input_shape, options.batch_size))
+    given, shape = cli_options.model_options(options), entry(options.model).input_shape
+    if options.input is not None:
+        shape = cli_options.image_shape(options.input)
+        given |= fitting(options.model, shape)
+    print(format_summary(build(options.model, **given), shape, options.batch_size))
 
 
 def plot_run(options: argparse.Namespace) -> None:

@@ -4,6 +4,7 @@ A table says which option each of them takes, so that one which belongs to anoth
 """
 
 import argparse
+import ast
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -28,6 +29,12 @@ SCHEDULE_OPTIONS: dict[str, dict[str, str]] = {
     "warmup_linear": {"warmup_steps": "warmup_epochs"},
     "reduce_on_plateau": {"factor": "factor", "patience": "patience", "metric": "metric", "min_lr": "lr_min"},
 }
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="a name that 'fastnet models' lists")
+    parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE",
+                        help="option of the model, such as filter_multiplier=0.5 (may be repeated)")
 
 
 def add_optimizer(parser: argparse.ArgumentParser) -> None:
@@ -141,6 +148,34 @@ def augmentation(options: argparse.Namespace, settings: Settings) -> Augmentatio
                          resized_crop=tuple(options.resized_crop) if options.resized_crop else None,
                          cutout=options.cutout)
     return None if found == Augmentation() else found
+
+
+def model_options(options: argparse.Namespace) -> dict[str, Any]:
+    """{name: value} of --option: Python's numbers, tuples, True and False, else text. Raises ValueError for others."""
+    found: dict[str, Any] = {}
+    for text in options.option:
+        name, equals, value = text.partition("=")
+        if not (name.isidentifier() and equals and value):
+            raise ValueError(f"--option {text!r} is not NAME=VALUE, such as filter_multiplier=0.5")
+        try:
+            found[name] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            found[name] = value
+    return found
+
+
+def image_shape(text: str) -> tuple[int, int, int]:
+    """HxWxC as numbers. Raises ValueError for anything else, and where the channels seem to come first."""
+    try:
+        height, width, channels = (int(part) for part in text.lower().split("x"))
+    except ValueError:
+        raise ValueError(f"--input {text!r} is not HEIGHTxWIDTHxCHANNELS, such as 32x32x3") from None
+    if min(height, width, channels) < 1:
+        raise ValueError(f"--input {text}: sizes must be at least 1")
+    if height in (1, 3) and channels not in (1, 3):
+        raise ValueError(f"--input {text}: is it CHANNELSxHEIGHTxWIDTH? Channels come last here: "
+                         f"{width}x{channels}x{height}")
+    return height, width, channels
 
 
 def rates(options: argparse.Namespace) -> dict[str, float]:

@@ -74,6 +74,32 @@ def test_summary(run):
     assert "batch_norm1" in out and "153,650" in out and "batch of 50: 0.032 GFLOP a step" in out
 
 
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["--input", "3x32x32"], "is it CHANNELSxHEIGHTxWIDTH? Channels come last here: 32x32x3"),
+    (["--input", "32x32"], "--input '32x32' is not HEIGHTxWIDTHxCHANNELS, such as 32x32x3"),
+    (["--input", "32x0x3"], "sizes must be at least 1"),
+    (["--input", "4x4x3"], "conv1: Conv2d: the kernel covers 5 places, more than the padded input's 4"),
+    (["--option", "depth=3"], "lenet5 got an unexpected keyword argument 'depth'"),
+    (["--option", "depth"], "--option 'depth' is not NAME=VALUE, such as filter_multiplier=0.5"),
+    (["--option", "pooling=min"], "pooling 'min' is not known; choose from max, avg"),
+    (["--option", "filter_multiplier=0"], "filter_multiplier must be a positive number but is 0"),
+    (["--batch-size", "0"], "--batch-size must be at least 1 but is 0"),
+])
+def test_summaries_that_cannot_be(run, arguments, message):
+    status, out, err = run("summary", "lenet5", *arguments)
+    assert (status, out) == (2, "") and message in err and one_line(err)
+
+
+def test_summary_of_other_images_and_options(run):
+    status, out, _ = run("summary", "resnet18", "--input", "64x64x1", "--option", "filter_multiplier=2", "--option",
+                         "shortcut=zero_pad")
+    assert status == 0
+    rows = {line.split()[0]: line.split()[1:] for line in out.splitlines() if line.strip()}
+    assert rows["conv1"][:3] == ["Conv2d", "64x64x128", f"{9 * 128:,}"]
+    assert rows["layer4.1.conv2"][1] == "8x8x1024" and rows["layer2.0.downsample"][0] == "ZeroPadShortcut"
+    assert run("summary", "mlp2", "--input", "28x28x1")[1].splitlines()[2].split()[3] == "39,250"
+
+
 def test_version(run):
     assert run("--version") == (0, f"fastnet {metadata.version('fastnet')}\n", "")
     assert metadata.version("fastnet") == fn.__version__
@@ -193,31 +219,42 @@ def test_check_finds_a_broken_backward_pass(run, monkeypatch):
 
 def test_check_of_models(run, monkeypatch):
     quick = partial(fn.check.check_model, entries=3)
-    monkeypatch.setattr("fastnet.check.check_model", quick)
+    monkeypatch.setattr("fastnet.check.catalogue.check_model", lambda *a, entries, **k: quick(*a, **k))
     status, out, _ = run("check", "mlp2", "relu")
     assert status == 0
-    assert out.splitlines()[-2].split()[:2] == ["mlp2", "default"] and "relu" in out
+    rows = [line.split() for line in out.splitlines()[-3:-1]]
+    assert [row[:4] for row in rows] == [["mlp2", "default", "batch", "10"], ["mlp2", "default", "batch_norm", "True,"]]
+    assert "relu" in out
 
 
-def test_check_of_everything_takes_all_ops_and_six_models(run, monkeypatch):
+def test_check_of_everything_takes_all_ops_and_the_catalogue(run, monkeypatch):
     checked = []
 
     def check_ops(names, seed):
-        checked.extend(names)
+        checked.append(names)
         return []
 
-    def check_model(model, x, labels, *, seed, raises):
-        assert x.shape == (10, *SHAPE) and labels.shape == (10,) and not raises
+    def check_model(model, x, labels, *, entries, seed, raises):
+        assert x.shape[0] == labels.shape[0] >= 3 and not raises and entries >= 2
+        assert model.output_shape(x.shape[1:]) == (10,)
         return fn.check.OpReport(model.model_name, "default", failures=["it is wrong"] if seed else [])
 
     monkeypatch.setattr("fastnet.check.check_ops", check_ops)
-    monkeypatch.setattr("fastnet.check.check_model", check_model)
+    monkeypatch.setattr("fastnet.check.catalogue.check_model", check_model)
     status, out, _ = run("check")
-    assert status == 0 and out.endswith("6 of 6 checks passed, 0 entries compared\n")
-    assert {"relu", "linear", "batch_norm", "softmax_cross_entropy"} <= set(checked)
-    assert "mlp2 + batch norm" in out and "mlp9-bn" in out and "mlp3-bn + " not in out
+    models = [line.split()[0] for line in out.splitlines()[2:-1]]
+    assert status == 0 and out.endswith(f"{len(models)} of {len(models)} checks passed, 0 entries compared\n")
+    assert checked == [None]  # all of them
+    assert {"mlp9-bn", "lenet5", "lenet5-bn-swish", "vgg-a-bn", "resnet18"} <= set(models)
+    assert "filter_multiplier 0.0625, activation swish, 8x8x3, batch 6" in out
     status, out, _ = run("check", "--seed", 1)
-    assert status == 1 and "0 of 6 checks passed" in out and "it is wrong" in out
+    assert status == 1 and f"0 of {len(models)} checks passed" in out and "it is wrong" in out
+
+
+def test_every_model_is_in_the_catalogue():
+    from fastnet.check.catalogue import CATALOGUE, NAMED_ONLY
+
+    assert {whole.name for whole in (*CATALOGUE, *NAMED_ONLY)} == set(fn.MODELS)
 
 
 # --- training ---

@@ -590,8 +590,9 @@ def test_predict_casts_x_to_the_models_type():
     (np.zeros((2, 7), int), TypeError, "x is int64"),
     (np.zeros(7), ValueError, r"x is \(7,\), but a batch is needed: \(N, H, W, C\) or \(N, D\)"),
     (np.zeros((0, 7)), ValueError, "predict: x holds no samples"),
-    (np.zeros((2, 8)), ValueError, r"linear: x .*8.*7"),
-    (np.zeros((2, 2, 2, 2)), ValueError, r"linear: x .*8.*7"),
+    (np.zeros((2, 8)), ValueError, r"linear1: Linear: the input is \(8,\), 8 features a sample, but the layer takes 7"),
+    (np.zeros((2, 2, 2, 2)), ValueError, r"linear1: Linear: the input is \(2, 2, 2\), 8 features"),
+    (np.zeros((2, 1, 1, 7)), ValueError, r"x is \(2, 1, 1, 7\): is it \(N, C, H, W\)\? Channels come last here"),
 ])
 def test_predict_says_what_is_wrong_with_x(x, kind, message):
     with pytest.raises(kind, match=message):

@@ -1,10 +1,11 @@
 """Proofs of gradients: centered differences, the complex step, the adjoint test, and that each of them can fail."""
 
+from fastnet.check.catalogue import check_models
 from fastnet.check.errors import GradientError, relative_error
 from fastnet.check.models import check_model
 from fastnet.check.op import OpReport, check_op
 from fastnet.check.sharpness import check_is_sharp
 from fastnet.check.table import check_ops, format_table
 
-__all__ = ["GradientError", "OpReport", "check_is_sharp", "check_model", "check_op", "check_ops", "format_table",
-           "relative_error"]
+__all__ = ["GradientError", "OpReport", "check_is_sharp", "check_model", "check_models", "check_op", "check_ops",
+           "format_table", "relative_error"]

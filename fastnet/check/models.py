@@ -2,7 +2,8 @@
 
 The complex step is the proof: it is exact, and its branches follow the real part, so that no kink is crossed.
 Centered differences confirm it with the model's own forward pass. There a coordinate counts only if every ReLU mask
-is the same on both sides of the point; those that crossed are counted, and more than 2 % of them fail the check.
+and every winner of a max pool is the same on both sides of the point, at h or, failing that, at h/8; those that crossed
+are counted, and more than 2 % of them fail the check.
 
     dL/dw_j ~ (L(w + h e_j) - L(w - h e_j)) / 2h         h = eps^(1/3) max(1, |w_j|) = 6e-6 in float64
 
@@ -11,7 +12,7 @@ its step. The loss is taken in extended precision from the float64 logits, or it
 h) would hide the small gradients of a deep network.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -22,46 +23,58 @@ from fastnet.check.complex_step import H
 from fastnet.check.errors import GradientError
 from fastnet.check.evidence import Evidence, signed
 from fastnet.check.op import LEAST_BATCH, OpReport, compare, corrupt
-from fastnet.nn.layer import Context, Layer
+from fastnet.nn.layer import Context, Layer, run
 from fastnet.nn.layers import ELU, BatchNorm, LeakyReLU, ReLU
 from fastnet.nn.losses import forward_backward
+from fastnet.nn.pooling import MaxPool2d
 from fastnet.nn.sequential import Sequential, named_layers
 
 ENTRIES = 2000
+NEARER = 8  # how much nearer two points are tried where a kink lies between the first two
 MOST_CROSSED = 0.02
 SCALE = 10.0  # what 'zero but for rounding' is measured by: rounding grows on its way through the layers
-KINKED: dict[type[Layer], Callable[[Array, Array], Array]] = {
+
+
+def _positive(layer: Layer, x: Array) -> Array:
+    return x > 0
+
+
+def _winners(layer: Layer, x: Array) -> Array:
+    """Which tap of each window has the largest entry, by the reference, whatever ran the layer."""
+    pool = backend.module("reference", "max_pool2d")
+    return pool.forward(x, **layer.options())[1][0]  # type: ignore[union-attr]
+
+
+KINKED: dict[type[Layer], Callable[[Layer, Array], Array]] = {
     # What says on which side of its kinks a layer's input lies.
-    layer: lambda x, y: x.real > 0 for layer in (ReLU, LeakyReLU, ELU)
-}
+    ReLU: _positive, LeakyReLU: _positive, ELU: _positive, MaxPool2d: _winners}
 
 
 class _Tail:
-    """The model from each top layer on, and the loss: a parameter moves nothing that comes before its layer."""
+    """The model from each of its stages on, and the loss: a parameter moves nothing that comes before its stage."""
 
     def __init__(self, model: Sequential, x: Array, labels: Array, loss: str, options: Mapping[str, Any],
                  seed: int) -> None:
         self.model, self.labels, self.loss, self.options = model, labels, loss, options
+        self.stages = list(_stages(model))
         self.sides: list[Array] = []
         self.context = Context(training=True, seed=seed, samples=np.arange(len(x)), update_statistics=False,
-                               tap=self._tap)
+                               tap=None if np.iscomplexobj(x) else self._tap)  # the complex step crosses no kinks
         self.inputs = [x]
-        for layer in model.layers[:-1]:
-            self.inputs.append(layer(self.inputs[-1], self.context)[0])
+        for stage in self.stages[:-1]:
+            self.inputs.append(run(stage, self.inputs[-1], self.context)[0])
 
     def _tap(self, layer: Layer, x: Array, y: Array) -> None:
         for kind, side in KINKED.items():
             if isinstance(layer, kind):
-                self.sides.append(side(x, y))
+                self.sides.append(side(layer, x))
 
     def __call__(self, start: int) -> tuple[Any, list[Array]]:
-        """(loss, sides of the kinks) from top layer number `start` on."""
+        """(loss, sides of the kinks) from stage number `start` on."""
         self.sides = []
         x = self.inputs[start]
-        for layer in self.model.layers[start:]:
-            y, _ = layer(x, self.context)
-            self._tap(layer, x, y)
-            x = y
+        for stage in self.stages[start:]:
+            x, _ = run(stage, x, self.context)
         exact = x if np.iscomplexobj(x) else x.astype(np.longdouble)
         value, _ = backend.run(self.loss, exact, self.labels, **self.options)
         return value, self.sides
@@ -119,11 +132,19 @@ def check_model(model: Sequential, x: Array, labels: Array, *, loss: str = "soft
     return report
 
 
+def _stages(model: Sequential) -> Iterator[Layer]:
+    """The layers that x goes through one after the other, those of nested containers that are mere chains too."""
+    for layer in model.layers:
+        if isinstance(layer, Sequential) and type(layer).__call__ is Sequential.__call__:
+            yield from _stages(layer)
+        else:
+            yield layer
+
+
 def _places(model: Sequential) -> dict[str, int]:
-    """{parameter name: number of the top layer that it is in}."""
-    top = {layer.name: i for i, layer in enumerate(model.layers)}
-    return {f"{path}.{key}": top[path.partition(".")[0]] for path, layer in named_layers(model)
-            for key in layer.parameters_here}
+    """{parameter name: number of the stage that it is in}."""
+    stage = {id(inner): i for i, layer in enumerate(_stages(model)) for inner in layer.walk()}
+    return {f"{path}.{key}": stage[id(layer)] for path, layer in named_layers(model) for key in layer.parameters_here}
 
 
 def _gather(name: str, place: int, real: _Tail, exact: _Tail, entries: int,
@@ -155,18 +176,19 @@ def _difference(w: Array, j: int, place: int, real: _Tail) -> float | None:
     """The centered difference in entry j of the flat view w, or None where a kink lies between its two points."""
     at = float(w[j])
     h = float(np.finfo(w.dtype).eps) ** (1 / 3) * max(1.0, abs(at))
-    try:
-        w[j] = at + h
-        above, right = real(place)
-        width = w[j]
-        w[j] = at - h
-        below, left = real(place)
-        width -= w[j]
-    finally:
-        w[j] = at
-    if not all(np.array_equal(a, b) for a, b in zip(right, left, strict=True)):
-        return None
-    return float((above - below) / width)
+    for step in (h, h / NEARER):
+        try:
+            w[j] = at + step
+            above, right = real(place)
+            width = w[j]
+            w[j] = at - step
+            below, left = real(place)
+            width -= w[j]
+        finally:
+            w[j] = at
+        if all(np.array_equal(a, b) for a, b in zip(right, left, strict=True)):
+            return float((above - below) / width)
+    return None
 
 
 def _gradients_without(model: Sequential, x: Array, labels: Array, loss: str, options: Mapping[str, Any], seed: int,

@@ -7,7 +7,7 @@ from fastnet.arrays import Array, array_module
 from fastnet.nn import layers
 from fastnet.nn.convolution import Conv2d
 from fastnet.nn.initializers import Initializer
-from fastnet.nn.layer import Backward, Container, Context, Layer, Shape, require_maps, run
+from fastnet.nn.layer import Backward, Container, Context, Layer, Shape, require_maps, run, shape_after
 from fastnet.nn.layers import BatchNorm
 from fastnet.nn.sequential import Sequential
 
@@ -52,8 +52,10 @@ class Residual(Container):
             y, activation_back = run(self.activation, y, context)
 
         def back(dy: Array, needs_dx: bool = True) -> Array | None:
+            nonlocal activation_back
             if activation_back is not None:
                 dy = activation_back(dy)
+                activation_back = None  # what it kept is free now (`main` refuses to go back twice)
             dx = main_back(dy, needs_dx)
             beside = dy if shortcut_back is None else shortcut_back(dy, needs_dx)
             # A new array: dy is still the caller's, and a layer may hand on what it was given.
@@ -70,10 +72,10 @@ class Residual(Container):
 
     def output_shape(self, shape: Shape) -> Shape:
         branch = self.main.output_shape(shape)
-        direct = self.shortcut.output_shape(shape) if self.shortcut else shape
+        direct = shape_after(self.shortcut, shape) if self.shortcut else shape
         if branch != direct:
             raise ValueError(f"Residual: for an input of {shape} main gives {branch} but the shortcut {direct}")
-        return self.activation.output_shape(branch) if self.activation else branch
+        return shape_after(self.activation, branch) if self.activation else branch
 
 
 class ZeroPadShortcut(Layer):
@@ -160,7 +162,7 @@ class Concatenate(Container):
             yield from branch.leaves(shape, needs_dx)
 
     def output_shape(self, shape: Shape) -> Shape:
-        shapes = [branch.output_shape(shape) for branch in self.branches]
+        shapes = [shape_after(branch, shape) for branch in self.branches]
         if len({s[:-1] for s in shapes}) > 1:
             raise ValueError(f"Concatenate: for an input of {shape} the branches give {', '.join(map(str, shapes))}, "
                              "which differ in more than the last axis")

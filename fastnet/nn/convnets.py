@@ -1,5 +1,6 @@
 """Chains of convolutions, pooling and linear layers: LeNet-5, VGG, AlexNet. Layers are named as in PyTorch."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -21,26 +22,22 @@ def lenet(*, filters: Sequence[int] = (6, 16), hidden: Sequence[int] = (120, 84)
     Source: LeCun et al., "Gradient-based learning applied to document recognition", 1998, section II.B.
     """
     make = Style(**style)
+    norms = itertools.count(1)
+
+    def activated(width: int) -> Named:
+        number = next(norms)
+        norm: Named = [(f"bn{number}", BatchNorm(width))] if batch_norm else []
+        return [*norm, (f"act{number}", make.act())]
+
     body: Named = []
-    norms = 0
-    shape = input_shape
-
-    def normalised(width: int) -> Named:
-        nonlocal norms
-        norms += 1
-        norm: Named = [(f"bn{norms}", BatchNorm(width))] if batch_norm else []
-        return [*norm, (f"act{norms}", make.act())]
-
-    for number, filter_count in enumerate(filters, start=1):
-        width = make.width(filter_count)
-        stage = [(f"conv{number}", make.conv(shape[2], width, 5)), *normalised(width),
+    channels = input_shape[-1]
+    for number, width in enumerate(map(make.width, filters), start=1):
+        body += [(f"conv{number}", make.conv(channels, width, 5)), *activated(width),
                  (f"pool{number}", pool(pooling, 2))]
-        for _, layer in stage:
-            shape = layer.output_shape(shape)
-        body += stage
-    features = math.prod(shape)
+        channels = width
+    features = math.prod(Sequential(body).output_shape(input_shape))
     for number, width in enumerate(hidden, start=1):
-        body += [(f"fc{number}", make.linear(features, width)), *normalised(width)]
+        body += [(f"fc{number}", make.linear(features, width)), *activated(width)]
         features = width
     return [*body, (f"fc{len(hidden) + 1}", make.linear(features, classes))]
 

@@ -127,6 +127,24 @@ def run(layer: Layer, x: Array, context: Context) -> tuple[Array, Backward]:
     return y, back
 
 
+class Misfit(ValueError):
+    """A layer that cannot take the shape it is given: its dotted name and the reason."""
+
+    def __init__(self, where: str, reason: str) -> None:
+        super().__init__(f"{where}: {reason}")
+        self.where, self.reason = where, reason
+
+
+def shape_after(layer: Layer, shape: Shape) -> Shape:
+    """A container's question to its child. Raises `Misfit`, which says where inside the container it is."""
+    try:
+        return layer.output_shape(shape)
+    except Misfit as error:
+        raise Misfit(f"{layer.name}.{error.where}", error.reason) from None
+    except ValueError as error:
+        raise Misfit(layer.name, str(error)) from None
+
+
 def has_parameters(layer: Layer) -> bool:
     """Whether the layer or one inside it has parameters."""
     return any(inner.parameters_here for inner in layer.walk())

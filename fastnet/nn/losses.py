@@ -69,6 +69,7 @@ def loss_and_gradients(model: Sequential, x: Array, labels: Array, *, loss: str 
     """
     check_loss(loss, loss_options)
     x = model.prepare(x)
+    model.require_fit(x)
     store = model.store
     kept = store.gradient.copy()
     context = Context(training=True, seed=model.seed, samples=np.arange(len(x)), update_statistics=False)

@@ -6,7 +6,7 @@
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fastnet.nn import layers
@@ -84,6 +84,7 @@ _R4_LAB4 = Settings("R4, E37", epochs=105, batch_size=128, momentum=0.9, schedul
                     l2=1e-5, normalization="channel", crop=4, flip=True)
 _R5 = Settings("R5, E24", epochs=200, batch_size=128, momentum=0.9, schedule="reduce_on_plateau", lr=0.01, lr_min=1e-6,
                patience=5, l2=2.5e-4, normalization="channel", crop=4, flip=True)  # its weight decay, 5e-4, is 2 l2
+_LIKE_R5 = replace(_R5, source="like R5, E24")  # no report trained these
 _R5_VGG = Settings("R5, E25", epochs=30, batch_size=128, schedule="constant", lr=0.1, l2=0.0, normalization="channel")
 _NINE = (50, 30, 20, 20, 10, 10, 10, 10)
 # Both reports started from their framework's initialisers: R4 says so, and the code that R5 follows has Xavier normal.
@@ -113,11 +114,11 @@ MODELS: dict[str, Entry] = {
     "resnet34": Entry(resnet, {"blocks": _RESNET34}, _R5, "ResNet-34"),
     "resnet20": Entry(resnet, {"blocks": _RESNET20, "widths": (16, 32, 64), "shortcut": "zero_pad"}, _R4_LAB4,
                       "ResNet-20, 16-32-64 filters"),
-    "resnet18-dw": Entry(resnet, {"blocks": _RESNET18, "separable": True}, _R5,
+    "resnet18-dw": Entry(resnet, {"blocks": _RESNET18, "separable": True}, _LIKE_R5,
                          "ResNet-18, depthwise separable convolutions"),
-    "mobilenet": Entry(mobilenet, {}, _R5, "MobileNet for 32x32"),
-    "squeezenet": Entry(squeezenet, {}, _R5, "SqueezeNet 1.1 for 32x32"),
-    "alexnet": Entry(alexnet, {}, _R5, "AlexNet, for tables", (227, 227, 3)),
+    "mobilenet": Entry(mobilenet, {}, _LIKE_R5, "MobileNet for 32x32"),
+    "squeezenet": Entry(squeezenet, {}, _LIKE_R5, "SqueezeNet 1.1 for 32x32"),
+    "alexnet": Entry(alexnet, {}, _LIKE_R5, "AlexNet, for tables", (227, 227, 3)),
 }
 
 
@@ -128,7 +129,7 @@ def entry(name: str) -> Entry:
     return MODELS[name]
 
 
-def fitting(name: str, shape: Shape, classes: int) -> dict[str, Any]:
+def fitting(name: str, shape: Shape, classes: int | None = None) -> dict[str, Any]:
     """The options that make the model of that name take images of this shape and tell so many classes apart.
 
     Empty where its own do. Raises ValueError for an unknown model.
@@ -138,7 +139,7 @@ def fitting(name: str, shape: Shape, classes: int) -> dict[str, Any]:
     options: dict[str, Any] = {}
     if tuple(shape) != row.input_shape:
         options = {"inputs": math.prod(shape)} if "inputs" in takes else {"input_shape": tuple(shape)}
-    if classes != row.options.get("classes", takes["classes"].default):
+    if classes not in (None, row.options.get("classes", takes["classes"].default)):
         options["classes"] = classes
     return options
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from fastnet.arrays import Array, accumulator, array_module, single_threaded_blas
-from fastnet.nn.layer import INFERENCE, Backward, Container, Context, Layer, Shape, has_parameters, run
-from fastnet.nn.layers import Dropout
+from fastnet.nn.layer import INFERENCE, Backward, Container, Context, Layer, Shape, has_parameters, run, shape_after
+from fastnet.nn.layers import Dropout, Linear
 from fastnet.nn.parameters import ParameterStore
 
 PREDICT_BATCH = 500  # images a pass: enough to keep the kernels busy, little enough to stay in the last-level cache
@@ -71,12 +71,12 @@ class Sequential(Container):
     def leaves(self, shape: Shape, needs_dx: bool = False) -> Iterator[tuple[Layer, Shape, bool]]:
         for layer in self.layers:
             yield from layer.leaves(shape, needs_dx)
-            shape = layer.output_shape(shape)
+            shape = shape_after(layer, shape)
             needs_dx = needs_dx or has_parameters(layer)
 
     def output_shape(self, shape: Shape) -> Shape:
         for layer in self.layers:
-            shape = layer.output_shape(shape)
+            shape = shape_after(layer, shape)
         return shape
 
     # The model.
@@ -155,12 +155,24 @@ class Sequential(Container):
             raise ValueError(f"x is {x.shape}, but a batch is needed: (N, H, W, C) or (N, D)")
         return x.astype(self.dtype, copy=False)
 
+    def require_fit(self, x: Array) -> None:
+        """Raise ValueError, naming the layer, where the model cannot take samples of x's shape.
+
+        A linear layer would take an image whichever way it lies, so one whose channels seem to come first is refused.
+        """
+        self.output_shape(x.shape[1:])
+        first = next((layer for layer in self.walk() if layer.parameters_here), None)
+        if x.ndim == 4 and isinstance(first, Linear) and x.shape[1] in (1, 3) and x.shape[3] > 4:
+            raise ValueError(f"x is {x.shape}: is it (N, C, H, W)? Channels come last here: x.transpose(0, 2, 3, 1); "
+                             "if it is not, flatten it: x.reshape(len(x), -1)")
+
     def predict(self, x: Array) -> Array:
         """Logits (N, classes) in inference mode, for floating x (N, H, W, C) or (N, D), already normalised.
 
         Raises TypeError or ValueError for an x of the wrong type, rank or width.
         """
         x = self.prepare(x)
+        self.require_fit(x)
         self.store  # noqa: B018
         with single_threaded_blas():
             parts = [self(x[i : i + PREDICT_BATCH], INFERENCE)[0] for i in range(0, len(x), PREDICT_BATCH)]

@@ -30,6 +30,7 @@ def summarize(model: Sequential, input_shape: Shape, batch_size: int = 1) -> lis
     A layer with weights costs its forward products twice backward, for dw and dx; dx is not computed where no
     parameter lies below it. Raises ValueError where a layer cannot take what comes before it.
     """
+    model.output_shape(input_shape)  # says where inside the model something does not fit
     names = {id(layer): name for name, layer in named_layers(model)}
     rows = []
     for layer, shape, needs_dx in model.leaves(input_shape):
