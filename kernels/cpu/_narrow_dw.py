@@ -120,12 +120,16 @@ def _by_windows(x_pointer, dy_pointer, unused, sums_pointer, plan_pointer, rows,
     lanes = BYTES // x.itemsize
     image = _blank(x, plan)
     size = plan.out_h * plan.out_w * plan.outputs
-    pixels = np.empty(size + rows, x.dtype)  # the last tile of outputs reads beyond the last pixel
-    zero_entries(pixels, size, rows)
+    ragged = plan.kept > plan.outputs  # then the last tile of outputs reads beyond the last pixel
+    pixels = np.empty(size + rows, x.dtype) if ragged else dy
+    if ragged:
+        zero_entries(pixels, size, rows)
     tap = plan.runs * plan.run
     for n in range(block * IMAGES, min(plan.images, (block + 1) * IMAGES)):
         _copy(x, n, plan, image)
-        copy_entries(dy, n * size, pixels, 0, size)
+        if ragged:
+            copy_entries(dy, n * size, pixels, 0, size)
+        first = 0 if ragged else n * size
         for j in range(plan.runs):
             for r in range(0, plan.run, lanes):
                 for k in range(0, plan.kept, rows):
@@ -133,19 +137,19 @@ def _by_windows(x_pointer, dy_pointer, unused, sums_pointer, plan_pointer, rows,
                         at = (i * plan.dilation_h * plan.columns + j * plan.dilation_w) * plan.channels + r
                         to = ((block * plan.kept + k) * plan.kh + i) * tap + j * plan.run + r
                         if plan.kh - i >= TAPS:
-                            tile = _products(tile_zeros(rows, TAPS, x), pixels, k, image, at, plan)
+                            tile = _products(tile_zeros(rows, TAPS, x), pixels, first + k, image, at, plan)
                             tile_add_to(tile, sums, to, plan.kh * tap, tap)
                         else:
-                            rest = _products(tile_zeros(rows, REST, x), pixels, k, image, at, plan)
+                            rest = _products(tile_zeros(rows, REST, x), pixels, first + k, image, at, plan)
                             tile_add_to(rest, sums, to, plan.kh * tap, tap)
 
 
 @kernel(inline="always")
-def _products(tile, pixels, k, image, at, plan):
-    """The tile plus the products of pixels (OH, OW, K), from output k on, and of the windows from `at` on."""
+def _products(tile, pixels, first, image, at, plan):
+    """The tile plus the products of pixels (OH, OW, K) from entry `first` on and of the windows from `at` on."""
     line, step, outputs = plan.columns * plan.channels, plan.stride_w * plan.channels, plan.outputs
     for p in range(plan.out_h):
-        pixel, corner = p * plan.out_w * outputs + k, at + p * plan.stride_h * line
+        pixel, corner = p * plan.out_w * outputs + first, at + p * plan.stride_h * line
         for q in range(plan.out_w):
             tile = tile_add_products(tile, pixels, pixel + q * outputs, 1, image, corner + q * step,
                                      plan.dilation_h * line)
