@@ -11,7 +11,7 @@ from fastnet.check.errors import relative_error
 
 pytest.importorskip("numba")
 
-from fastnet.kernels.cpu import _depthwise, _jit
+from fastnet.kernels.cpu import _depthwise, _depthwise_dw, _jit
 from fastnet.kernels.cpu._geometry import geometry
 
 BOUND = {"float32": 1e-6, "float64": 1e-14}  # of the largest entry: nine roundings, as in a sum of so many taps
@@ -45,9 +45,16 @@ def passes(form, dtype, images=3, bias=True):
     return ours, (theirs, *back(dy.astype(float))[:2])
 
 
+@pytest.fixture
+def no_lucky_zeros(monkeypatch):
+    """New arrays are full of NaN: an entry that a kernel leaves alone shows."""
+    for module in (_depthwise, _depthwise_dw):
+        monkeypatch.setattr(module, "empty", lambda shape, dtype: np.full(shape, np.nan, dtype))
+
+
 @pytest.mark.parametrize("dtype", BOUND)
 @pytest.mark.parametrize("form", FORMS, ids=str)
-def test_is_the_reference(form, dtype):
+def test_is_the_reference(form, dtype, no_lucky_zeros):
     for name, a, b in zip(("y", "dx", "dw"), *passes(form, dtype), strict=True):
         assert (a.dtype, a.shape) == (np.dtype(dtype), b.shape)
         assert relative_error(a.astype(float), b) <= BOUND[dtype] * (4 if form[3][0] > 30 else 1), name
