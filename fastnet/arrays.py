@@ -21,11 +21,41 @@ def array_module(x: Array) -> Any:
     """
     if isinstance(x, (np.ndarray, np.generic)):
         return np
-    if type(x).__module__.partition(".")[0] == "cupy":
+    if is_cupy(x):
         return sys.modules["cupy"]
     if hasattr(x, "__array_namespace__"):
         return x.__array_namespace__()
     raise TypeError(f"an array is needed, got {type(x).__name__}")
+
+
+def is_cupy(x: Any) -> bool:
+    """Whether x is a CuPy array, which lives on a GPU."""
+    return type(x).__module__.partition(".")[0] == "cupy"
+
+
+# Devices as DLPack numbers them: those whose memory the CPU can read (CUDA and ROCm share some), and others.
+HOST_DEVICES = (1, 3, 11, 13)
+GPUS = {2: "CUDA", 8: "Metal", 10: "ROCm", 14: "oneAPI"}
+
+
+def from_elsewhere(name: str, x: Any) -> Any:
+    """An array of another library (what has `__dlpack__`, such as a torch tensor) as a NumPy array on the same memory.
+
+    NumPy's and CuPy's arrays, and what is no array, are returned as they are. Raises TypeError for an array in a GPU's
+    memory and for one that NumPy cannot look into (bfloat16, a tensor that requires gradients).
+    """
+    if isinstance(x, (np.ndarray, np.generic)) or is_cupy(x) or not hasattr(x, "__dlpack__"):
+        return x
+    kind = f"{type(x).__module__.partition('.')[0]}.{type(x).__name__}"
+    try:
+        device = int(x.__dlpack_device__()[0])
+        if device in HOST_DEVICES:
+            return np.from_dlpack(x)
+    except (BufferError, RuntimeError, TypeError, ValueError, AttributeError) as error:
+        raise TypeError(f"{name} is a {kind} of {getattr(x, 'dtype', 'unknown type')} that NumPy cannot take over: "
+                        f"{error}") from None
+    raise TypeError(f"{name} is a {kind} in the memory of a GPU ({GPUS.get(device, f'DLPack device {device}')}), but "
+                    "the model is in main memory: copy it there first")
 
 
 def to_numpy(x: Array) -> np.ndarray:

@@ -65,10 +65,11 @@ def loss_and_gradients(model: Sequential, x: Array, labels: Array, *, loss: str 
                        loss_options: Mapping[str, Any] | None = None) -> tuple[Array, dict[str, Array]]:
     """The mean loss of a batch in training mode (no penalty) and {name: gradient}, as copies. Changes nothing.
 
-    x is floating, (N, H, W, C) or (N, D); labels are (N,) integers. Raises TypeError or ValueError otherwise.
+    x is floating, (N, H, W, C) or (N, D); labels are (N,) integers; both may be any library's that has `__dlpack__`.
+    Raises TypeError or ValueError otherwise.
     """
     check_loss(loss, loss_options)
-    x = model.prepare(x)
+    x, labels = model.prepare(x), model.accept("labels", labels)
     model.require_fit(x)
     store = model.store
     kept = store.gradient.copy()

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fastnet.arrays import Array, accumulator, array_module, single_threaded_blas
+from fastnet.arrays import Array, accumulator, array_module, from_elsewhere, is_cupy, single_threaded_blas
 from fastnet.nn.layer import INFERENCE, Backward, Container, Context, Layer, Shape, has_parameters, run, shape_after
 from fastnet.nn.layers import Dropout, Linear
 from fastnet.nn.parameters import ParameterStore
@@ -169,7 +169,8 @@ class Sequential(Container):
     def predict(self, x: Array) -> Array:
         """Logits (N, classes) in inference mode, for floating x (N, H, W, C) or (N, D), already normalised.
 
-        Raises TypeError or ValueError for an x of the wrong type, rank or width.
+        x may be any library's that has `__dlpack__`; the logits, a NumPy array, have it too. Raises TypeError or
+        ValueError for an x of the wrong type, rank or width, or on another device.
         """
         x = self.prepare(x)
         self.require_fit(x)

@@ -54,14 +54,16 @@ class TrainStep:
     def __call__(self, x: Array, labels: Array, samples: Array | None = None, epoch: int | None = None) -> Array:
         """One update on x (N, H, W, C) or (N, D), floating and normalised, labels (N,) integers.
 
+        They may be any library's that has `__dlpack__` (torch tensors, say); x of the model's type is not copied.
         `samples` (N,) and `epoch` key the random numbers of dropout; without them the place in the batch and the
         step count do. Raises TypeError or ValueError for a malformed batch, ValueError for a rate that is none, and
         NonFiniteError for a loss that is not finite, all before anything is changed.
         """
         lr = self._rate()
+        x, labels, samples = (self.model.prepare(x), self.model.accept("labels", labels),
+                              self.model.accept("samples", samples))
         context = Context(training=True, seed=self.seed, epoch=self.count if epoch is None else epoch,
                           samples=np.arange(len(x)) if samples is None else samples)
-        x = self.model.prepare(x)
         kept = [running.copy() for running in self._statistics]  # which the forward pass moves
         try:
             value, self.logits = forward_backward(self.model, x, labels, context, self.loss,
