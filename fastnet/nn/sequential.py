@@ -142,8 +142,22 @@ class Sequential(Container):
         twin.load_state(self.state())
         return twin
 
+    def accept(self, name: str, x: Any) -> Array:
+        """The array that a caller gave as `name`; one of another library on the same memory (`arrays.from_elsewhere`).
+
+        Raises TypeError for one that lives on a GPU while the model does not.
+        """
+        x = from_elsewhere(name, x)
+        if is_cupy(x) and not is_cupy(self.store.vector):
+            raise TypeError(f"{name} is a CuPy array, on a GPU, but the model is in main memory; copy it: {name}.get()")
+        return x
+
     def prepare(self, x: Array) -> Array:
-        """x in the model's type. Raises TypeError for an x that is not floating (uint8 images must be normalised)."""
+        """x, from whatever library, in the model's type; not copied where it is of that type.
+
+        Raises TypeError for an x that is not floating (uint8 images must be normalised) or on another device.
+        """
+        x = self.accept("x", x)
         if not hasattr(x, "dtype"):
             raise TypeError(f"x must be an array, got {type(x).__name__}")
         if x.dtype.kind not in "fc":
