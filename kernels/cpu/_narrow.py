@@ -1,9 +1,10 @@
 """Convolution of few channels, directly, sixteen images (in float64 eight) to a vector.
 
-Three or six channels fill no vector, and a row of a feature map is short. So a block of images is turned until the
-images lie innermost (H, W, C, lanes): each multiply-add is then one of whole vectors, with one weight for all images,
-and some outputs of neighbouring places stay in registers through all taps and channels (`_simd`). A row of results is
-turned back while it lies in the first cache. Rows of padding are skipped, columns of padding are zeros in the block.
+Many outputs fill vectors themselves (`_narrow_forward`). Three or six fill none, and a row of a feature map
+is short. So a block of images is turned until the images lie innermost (H, W, C, lanes): each multiply-add is then one
+of whole vectors, with one weight for all images, and some outputs of neighbouring places stay in registers through all
+taps and channels (`_simd`). A row of results is turned back while it lies in the first cache. Rows of padding are
+skipped, columns of padding are zeros in the block.
 
 dx goes the same way: the rows of dy are gathered, and each place's products are added along its row where they belong.
 dw is in `_narrow_dw`.
@@ -15,8 +16,8 @@ from typing import NamedTuple
 import numpy as np
 from numba import carray
 
-from fastnet.arrays import empty
-from fastnet.kernels.cpu import _narrow_dw
+from fastnet.arrays import contiguous, empty
+from fastnet.kernels.cpu import _narrow_dw, _narrow_forward
 from fastnet.kernels.cpu._blocks import block_kernel
 from fastnet.kernels.cpu._lanes import turn, turn_back
 from fastnet.kernels.cpu._simd import (
@@ -69,8 +70,11 @@ def takes(x_shape, w_shape, g):
 def forward(x, w, b, g):
     outputs = w.shape[3]
     y = empty((len(x), g.out_h, g.out_w, outputs), x.dtype)
-    rows = _rows(outputs)
     bias = np.zeros(outputs, x.dtype) if b is None else b
+    if tile := _narrow_forward.tile(len(x), w, g):
+        _narrow_forward.forward(x, w, bias, g, tile, y)
+        return y
+    rows = _rows(outputs)
     arrays = x, _extended(w, 3, rows), _extended(bias, 0, rows), y
     _run(_forward, arrays, x.shape, arrays[1].shape, outputs, g, rows)
     return y
@@ -80,7 +84,7 @@ def dx(dy, w, x_shape, g):
     dx = empty(x_shape, dy.dtype)
     rows = _rows(w.shape[2])
     # Turned over, w has the channels of a tile side by side.
-    arrays = dy, np.ascontiguousarray(_extended(w, 2, rows).swapaxes(2, 3)), None, dx
+    arrays = dy, contiguous(_extended(w, 2, rows).swapaxes(2, 3)), None, dx
     _run(_dx, arrays, x_shape, (*w.shape[:2], *arrays[1].shape[:1:-1]), x_shape[3], g, rows)
     return dx
 
@@ -92,7 +96,7 @@ def _run(function, arrays, x_shape, w_shape, kept, g, rows):
     columns = max(g.pad_w + width, (places - 1) * g.stride_w + (kw - 1) * g.dilation_w + 1)
     work = n * g.out_h * g.out_w * math.prod(w_shape) // 8  # eight multiply-adds take no longer than a simple operation
     plan = _Plan(n, height, width, channels, kh, kw, outputs, kept, *g[:8], places, columns)
-    function(-(-n * arrays[1].itemsize // BYTES), work, arrays, plan, rows)
+    function(-(-n * arrays[1].itemsize // BYTES), work, arrays, plan, (rows, PLACES))
 
 
 def _rows(channels):
@@ -106,7 +110,7 @@ def _extended(a, axis, rows):
 
 
 @block_kernel(_Plan)
-def _forward(x_pointer, w_pointer, b_pointer, y_pointer, plan_pointer, rows, block):
+def _forward(x_pointer, w_pointer, b_pointer, y_pointer, plan_pointer, rows, vectors, block):
     x, w, b, y = carray(x_pointer, 1), carray(w_pointer, 1), carray(b_pointer, 1), carray(y_pointer, 1)
     plan = carray(plan_pointer, 1)[0]
     lanes = BYTES // x.itemsize
@@ -122,9 +126,9 @@ def _forward(x_pointer, w_pointer, b_pointer, y_pointer, plan_pointer, rows, blo
     tap, step = run * outputs, plan.dilation_w * channels * lanes
     neighbour = plan.stride_w * channels * lanes
     for p in range(plan.out_h):
-        for q in range(0, plan.places, PLACES):
+        for q in range(0, plan.places, vectors):
             for k in range(0, outputs, rows):
-                tile = tile_add_products(tile_zeros(rows, PLACES, x), b, k, 1, ones, 0, 0)
+                tile = tile_add_products(tile_zeros(rows, vectors, x), b, k, 1, ones, 0, 0)
                 for i in range(plan.kh):
                     row = p * plan.stride_h + i * plan.dilation_h - plan.pad_h
                     if 0 <= row < plan.height:
@@ -139,7 +143,7 @@ def _forward(x_pointer, w_pointer, b_pointer, y_pointer, plan_pointer, rows, blo
 
 
 @block_kernel(_Plan)
-def _dx(dy_pointer, w_pointer, unused, dx_pointer, plan_pointer, rows, block):
+def _dx(dy_pointer, w_pointer, unused, dx_pointer, plan_pointer, rows, vectors, block):
     dy, w, dx, plan = carray(dy_pointer, 1), carray(w_pointer, 1), carray(dx_pointer, 1), carray(plan_pointer, 1)[0]
     lanes = BYTES // dy.itemsize
     count = min(lanes, plan.images - block * lanes)
@@ -149,10 +153,10 @@ def _dx(dy_pointer, w_pointer, unused, dx_pointer, plan_pointer, rows, block):
     line = np.empty(plan.columns * channels * lanes, dy.dtype)
     for h in range(plan.height):
         zero_entries(line, 0, line.size)
-        for q in range(0, places, PLACES):
+        for q in range(0, places, vectors):
             for c in range(0, channels, rows):
                 for j in range(kw):
-                    tile = tile_zeros(rows, PLACES, dy)
+                    tile = tile_zeros(rows, vectors, dy)
                     for i in range(plan.kh):
                         above = h + plan.pad_h - i * plan.dilation_h
                         p = above // plan.stride_h

@@ -13,7 +13,9 @@ from typing import NamedTuple
 import numpy as np
 from numba import carray
 
+from fastnet.arrays import contiguous, zeros
 from fastnet.kernels.cpu._blocks import block_kernel
+from fastnet.kernels.cpu._border import blank, place
 from fastnet.kernels.cpu._jit import kernel
 from fastnet.kernels.cpu._simd import (
     AVX512,
@@ -64,21 +66,21 @@ def dw(x, dy, w_shape, g):
     by_pixels = outputs % lanes == 0
     if by_pixels:
         sizes = kh, runs, _up(run, ENTRIES), outputs
-        sums = np.zeros((blocks, kh, runs, sizes[2], outputs), x.dtype)
+        sums = zeros((blocks, kh, runs, sizes[2], outputs), x.dtype)
     else:
         sizes = kh // TAPS * TAPS + (REST if kh % TAPS else 0), runs, _up(run, lanes), _up(outputs, OUTPUTS)
-        sums = np.zeros((blocks, sizes[3], *sizes[:3]), x.dtype)
+        sums = zeros((blocks, sizes[3], *sizes[:3]), x.dtype)
     rows = max(g.pad_h + height, (g.out_h - 1) * g.stride_h + (sizes[0] - 1) * g.dilation_h + 1)
     columns = max(g.pad_w + width, (g.out_w - 1) * g.stride_w + (kw - 1) * g.dilation_w + 1)
     plan = _Plan(n, height, width, channels, outputs, *g[:8], *sizes, rows, columns)
     work = dy.size * kh * kw * channels // 8  # eight multiply-adds take no longer than a simple operation
     if by_pixels:
-        _by_pixels(blocks, work, (x, dy, None, sums), plan, ENTRIES)
+        _by_pixels(blocks, work, (x, dy, None, sums), plan, (ENTRIES, 1))
     else:
-        _by_windows(blocks, work, (x, dy, None, sums), plan, OUTPUTS)
+        _by_windows(blocks, work, (x, dy, None, sums), plan, (OUTPUTS, TAPS))
     total = sums.sum(0)
     total = total[:, :, :run] if by_pixels else total[:outputs, :kh, :, :run].transpose(1, 2, 3, 0)
-    return np.ascontiguousarray(total).reshape(w_shape)
+    return contiguous(total).reshape(w_shape)
 
 
 def _up(number, step):
@@ -86,23 +88,23 @@ def _up(number, step):
 
 
 @block_kernel(_Plan)
-def _by_pixels(x_pointer, dy_pointer, unused, sums_pointer, plan_pointer, rows, block):
+def _by_pixels(x_pointer, dy_pointer, unused, sums_pointer, plan_pointer, rows, vectors, block):
     """sums (blocks, KH, runs, entries of a run, K)."""
     x, dy, sums, plan = (carray(x_pointer, 1), carray(dy_pointer, 1), carray(sums_pointer, 1),
                          carray(plan_pointer, 1)[0])
     lanes = BYTES // x.itemsize
     channels, outputs, run, out_w = plan.channels, plan.outputs, plan.run, plan.out_w
     step, line = plan.stride_w * channels, plan.columns * channels
-    image = _blank(x, plan)
+    image = blank(plan.rows, plan.columns, plan.channels, plan.run, x)
     for n in range(block * IMAGES, min(plan.images, (block + 1) * IMAGES)):
-        _copy(x, n, plan, image)
+        place(x, n, plan.height, plan.width, plan.channels, plan.pad_h, plan.pad_w, plan.columns, image)
         to = block * plan.kh * plan.runs * run * outputs
         for i in range(plan.kh):
             for j in range(plan.runs):
                 corner = i * plan.dilation_h * line + j * plan.dilation_w * channels
                 for r in range(0, run, rows):
                     for k in range(0, outputs, lanes):
-                        tile = tile_zeros(rows, 1, x)
+                        tile = tile_zeros(rows, vectors, x)
                         for p in range(plan.out_h):
                             at = corner + p * plan.stride_h * line + r
                             pixel = (n * plan.out_h + p) * out_w * outputs + k
@@ -113,12 +115,12 @@ def _by_pixels(x_pointer, dy_pointer, unused, sums_pointer, plan_pointer, rows, 
 
 
 @block_kernel(_Plan)
-def _by_windows(x_pointer, dy_pointer, unused, sums_pointer, plan_pointer, rows, block):
+def _by_windows(x_pointer, dy_pointer, unused, sums_pointer, plan_pointer, rows, vectors, block):
     """sums (blocks, K, KH, runs, entries of a run)."""
     x, dy, sums, plan = (carray(x_pointer, 1), carray(dy_pointer, 1), carray(sums_pointer, 1),
                          carray(plan_pointer, 1)[0])
     lanes = BYTES // x.itemsize
-    image = _blank(x, plan)
+    image = blank(plan.rows, plan.columns, plan.channels, plan.run, x)
     size = plan.out_h * plan.out_w * plan.outputs
     ragged = plan.kept > plan.outputs  # then the last tile of outputs reads beyond the last pixel
     pixels = np.empty(size + rows, x.dtype) if ragged else dy
@@ -126,18 +128,18 @@ def _by_windows(x_pointer, dy_pointer, unused, sums_pointer, plan_pointer, rows,
         zero_entries(pixels, size, rows)
     tap = plan.runs * plan.run
     for n in range(block * IMAGES, min(plan.images, (block + 1) * IMAGES)):
-        _copy(x, n, plan, image)
+        place(x, n, plan.height, plan.width, plan.channels, plan.pad_h, plan.pad_w, plan.columns, image)
         if ragged:
             copy_entries(dy, n * size, pixels, 0, size)
         first = 0 if ragged else n * size
         for j in range(plan.runs):
             for r in range(0, plan.run, lanes):
                 for k in range(0, plan.kept, rows):
-                    for i in range(0, plan.kh, TAPS):
+                    for i in range(0, plan.kh, vectors):
                         at = (i * plan.dilation_h * plan.columns + j * plan.dilation_w) * plan.channels + r
                         to = ((block * plan.kept + k) * plan.kh + i) * tap + j * plan.run + r
-                        if plan.kh - i >= TAPS:
-                            tile = _products(tile_zeros(rows, TAPS, x), pixels, first + k, image, at, plan)
+                        if plan.kh - i >= vectors:
+                            tile = _products(tile_zeros(rows, vectors, x), pixels, first + k, image, at, plan)
                             tile_add_to(tile, sums, to, plan.kh * tap, tap)
                         else:
                             rest = _products(tile_zeros(rows, REST, x), pixels, first + k, image, at, plan)
@@ -154,20 +156,3 @@ def _products(tile, pixels, first, image, at, plan):
             tile = tile_add_products(tile, pixels, pixel + q * outputs, 1, image, corner + q * step,
                                      plan.dilation_h * line)
     return tile
-
-
-@kernel(inline="always")
-def _blank(x, plan):
-    """An image of zeros with its padding, flat, and after it what the tile of the last place reads beyond the end."""
-    image = np.empty(plan.rows * plan.columns * plan.channels + plan.run, x.dtype)
-    zero_entries(image, 0, image.size)
-    return image
-
-
-@kernel(inline="always")
-def _copy(x, n, plan, image):
-    """Image n of x into its place between the padding."""
-    length = plan.width * plan.channels
-    for h in range(plan.height):
-        to = ((plan.pad_h + h) * plan.columns + plan.pad_w) * plan.channels
-        copy_entries(x, (n * plan.height + h) * length, image, to, length)
