@@ -11,13 +11,12 @@ skipped without a word; what does not end like an image is ignored and counted i
 """
 
 import hashlib
-import warnings
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from fastnet.data.dataset import Source
+from fastnet.data.images import read_image, require_pillow
 from fastnet.data.splits import stratified
 
 IMAGE_SIZE = 32
@@ -89,37 +88,15 @@ def _visible(folder: Path) -> list[Path]:
 
 
 def _images(paths: list[Path], size: int) -> np.ndarray:
-    try:
-        from PIL import Image, UnidentifiedImageError
-    except ImportError:
-        raise ImportError("folder: Pillow is needed to read images: pip install 'fastnet[images]'") from None
+    require_pillow("folder")
     images = np.empty((len(paths), size, size, 3), np.uint8)
     bad = []
     for k, path in enumerate(paths):
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of odd metadata, which does not touch the pixels
-                warnings.simplefilter("error", Image.DecompressionBombWarning)
-                images[k] = _image(path, size)
-        except UnidentifiedImageError:
-            bad.append((path, "it is none that Pillow knows"))
-        except Exception as error:  # Pillow's readers raise whatever a damaged file makes them stumble over
-            bad.append((path, " ".join(str(error).split()) or type(error).__name__))
+            images[k] = read_image(path, images.shape[1:])
+        except (OSError, ValueError) as error:
+            bad.append((path, error))
     if bad:
         raise ValueError(f"folder: {len(bad)} of {len(paths)} files cannot be read as images, first {bad[0][0]}: "
                          f"{bad[0][1]}")
     return images
-
-
-def _image(path: Path, size: int) -> Any:
-    from PIL import Image, ImageOps
-
-    with Image.open(path) as opened:
-        if opened.mode.startswith(("I", "F")):
-            raise ValueError(f"its pixels ({opened.mode}) have more than 8 bits a channel")
-        image = ImageOps.exif_transpose(opened).convert("RGB")
-    width, height = image.size
-    side = min(width, height)
-    left, upper = (width - side) // 2, (height - side) // 2
-    square = image.crop((left, upper, left + side, upper + side))  # resize's own box lets pixels from outside it in
-    return square.resize((size, size), Image.Resampling.BILINEAR)  # the filter is widened where it shrinks
