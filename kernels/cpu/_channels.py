@@ -167,25 +167,47 @@ def load_numbers(typing, array, offset, count, like):
         return None
 
     def generate(context, builder, signature, values):
-        found = _load(context, builder, array, *values[:3], _lanes(like))
-        wide = ir.VectorType(_I32, _lanes(like))
-        return found if found.type == wide else builder.zext(found, wide)
+        stored, offset, count, _ = values
+        lanes = _lanes(like)
+        entry = context.get_data_type(array.dtype)
+        found = cgutils.alloca_once(builder, ir.VectorType(entry, lanes))
+        # Masks for bytes are AVX-512's: without it a short vector is read byte by byte, so a whole one goes without.
+        with builder.if_else(_whole(builder, count, lanes)) as (then, otherwise):
+            with then:
+                place = _place(context, builder, array, stored, offset, entry, lanes)
+                builder.store(builder.load(place, align=entry_bytes(array)), found)
+            with otherwise:
+                builder.store(_load(context, builder, array, stored, offset, count, lanes), found)
+        numbers, wide = builder.load(found), ir.VectorType(_I32, lanes)
+        return numbers if numbers.type == wide else builder.zext(numbers, wide)
 
     return Numbers(_lanes(like))(array, types.intp, types.intp, like), generate
 
 
 @intrinsic
 def store_numbers(typing, array, offset, numbers, count):
+    """As `store_part`, to where `load_numbers` would read them."""
     if not _flat(array) or not isinstance(numbers, Numbers):
         return None
 
     def generate(context, builder, signature, values):
-        stored, offset, numbers_, count = values
-        entry = ir.VectorType(context.get_data_type(array.dtype), numbers.lanes)
-        narrow = numbers_ if numbers_.type == entry else builder.trunc(numbers_, entry)
-        return _store(context, builder, array, stored, offset, narrow, count, numbers.lanes)
+        stored, offset, vector, count = values
+        entry = context.get_data_type(array.dtype)
+        kind = ir.VectorType(entry, numbers.lanes)
+        narrow = vector if vector.type == kind else builder.trunc(vector, kind)
+        with builder.if_else(_whole(builder, count, numbers.lanes)) as (then, otherwise):
+            with then:
+                place = _place(context, builder, array, stored, offset, entry, numbers.lanes)
+                builder.store(narrow, place, align=entry_bytes(array))
+            with otherwise:
+                _store(context, builder, array, stored, offset, narrow, count, numbers.lanes)
+        return context.get_dummy_value()
 
     return types.void(array, types.intp, numbers, types.intp), generate
+
+
+def _whole(builder, count, lanes):
+    return builder.icmp_signed(">=", count, ir.Constant(count.type, lanes))
 
 
 @intrinsic
@@ -199,8 +221,8 @@ def numbered(typing, number, like):
 
 def _beats(builder, patch, best):
     """Where patch is larger, or the first NaN."""
-    first_nan = builder.and_(builder.fcmp_unordered("uno", patch, patch), builder.fcmp_ordered("ord", best, best))
-    return builder.or_(builder.fcmp_ordered(">", patch, best), first_nan)
+    # "Not less or equal" is true of a NaN too. Two comparisons: masks are dear where they are no registers (AVX2).
+    return builder.and_(builder.fcmp_unordered(">", patch, best), builder.fcmp_ordered("ord", best, best))
 
 
 @intrinsic
