@@ -643,6 +643,11 @@ def test_load_state_names_all_that_does_not_fit():
     assert str(caught.value) == ("load_state: linear1.b is missing; batch_norm1.running_var is missing; extra is not "
                                  "in the model; linear2.w is (3, 5) but the model has (5, 3)")
     assert bits(model.state()) == before
+    state = model.state() | {"linear1.w": [1.0], "linear1.b": np.zeros(5, int), "linear2.b": np.zeros(3, complex)}
+    with pytest.raises(ValueError, match=r"^load_state: linear1.w is list, not floating numbers; linear1.b is int64, "
+                                         r"not floating numbers; linear2.b is complex128, not floating numbers$"):
+        model.load_state(state)
+    assert bits(model.state()) == before
 
 
 @pytest.mark.parametrize("dtype", [None, "float64"])

@@ -119,12 +119,21 @@ class Sequential(Container):
         return {name: value.copy() for name, value in {**self.parameters(), **self.statistics()}.items()}
 
     def load_state(self, state: Mapping[str, Array]) -> None:
-        """Take over parameters and statistics. Raises ValueError naming all that is missing, extra or misshapen."""
+        """Take over parameters and statistics.
+
+        Raises ValueError naming all that is missing, extra, misshapen or not real numbers; then nothing is taken over.
+        """
         own = {**self.parameters(), **self.statistics()}
         problems = [f"{name} is missing" for name in own if name not in state]
         problems += [f"{name} is not in the model" for name in state if name not in own]
-        problems += [f"{name} is {tuple(state[name].shape)} but the model has {own[name].shape}"
-                     for name in own if name in state and tuple(state[name].shape) != own[name].shape]
+        for name, value in own.items():
+            if name not in state:
+                continue
+            given = state[name]
+            if not hasattr(given, "dtype") or given.dtype.kind not in "f" + value.dtype.kind:
+                problems.append(f"{name} is {getattr(given, 'dtype', type(given).__name__)}, not floating numbers")
+            elif tuple(given.shape) != value.shape:
+                problems.append(f"{name} is {tuple(given.shape)} but the model has {value.shape}")
         if problems:
             raise ValueError(f"load_state: {'; '.join(problems)}")
         for name, value in own.items():
