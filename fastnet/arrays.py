@@ -6,7 +6,8 @@ Everything else runs on NumPy and CuPy arrays alike by asking `array_module`.
 import contextlib
 import functools
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -67,14 +68,47 @@ def to_numpy(x: Array) -> np.ndarray:
     return np.asarray(x)
 
 
-def empty(shape: int | tuple[int, ...], dtype: Any) -> np.ndarray:
+_stand_in: ContextVar[Callable[..., Array] | None] = ContextVar("fastnet_stand_in", default=None)
+
+
+@contextlib.contextmanager
+def rehearsal(make: Callable[..., Array]) -> Iterator[None]:
+    """Inside the block kernels compute nothing, and what they would fill is made by `make(shape, dtype)`.
+
+    For `fastnet.shadows`: the code that decides what is allocated and kept runs as ever, on arrays without memory.
+    """
+    token = _stand_in.set(make)
+    try:
+        yield
+    finally:
+        _stand_in.reset(token)
+
+
+def rehearsing() -> bool:
+    """Whether compiled kernels are to be left out."""
+    return _stand_in.get() is not None
+
+
+def empty(shape: int | tuple[int, ...], dtype: Any) -> Array:
     """An uninitialised NumPy array for a kernel's result."""
-    return np.empty(shape, dtype)
+    return (_stand_in.get() or np.empty)(shape, dtype)
 
 
-def zeros_aligned(size: int, dtype: Any) -> np.ndarray:
+def zeros(shape: int | tuple[int, ...], dtype: Any) -> Array:
+    """A NumPy array of zeros for a kernel's sums."""
+    return (_stand_in.get() or np.zeros)(shape, dtype)
+
+
+def contiguous(x: Array) -> Array:
+    """`x` with its entries side by side in C's order, at least one-dimensional: itself, or a copy."""
+    return np.ascontiguousarray(x) if isinstance(x, (np.ndarray, np.generic)) else x.contiguous()
+
+
+def zeros_aligned(size: int, dtype: Any) -> Array:
     """A zeroed vector of `size` entries that starts on a 64-byte boundary (one cache line, one AVX-512 load)."""
     dtype = np.dtype(dtype)
+    if rehearsing():
+        return zeros(size, dtype)
     raw = np.zeros(size * dtype.itemsize + 64, np.uint8)
     start = -raw.ctypes.data % 64
     return raw[start : start + size * dtype.itemsize].view(dtype)

@@ -9,7 +9,7 @@ import math
 import numpy as np
 from numba import prange
 
-from fastnet.arrays import empty
+from fastnet.arrays import empty, zeros
 from fastnet.kernels.cpu._channels import fma, load_part, opaque, store
 from fastnet.kernels.cpu._jit import kernel, parallel_kernel
 from fastnet.kernels.cpu._vector import LANES, load
@@ -24,7 +24,7 @@ def dw(x, dy, w_shape, g):
     chunks = min(CHUNKS, len(x) * g.out_h)
     lanes = LANES[x.dtype]
     shape = (chunks, kh, kw, math.ceil(k / lanes) * lanes)
-    short, total = np.zeros(shape, x.dtype), np.zeros(shape, np.float64)
+    short, total = zeros(shape, x.dtype), zeros(shape, np.float64)
     _dw.sized(work(dy, gradient))(repeated(x, k).reshape(-1), (*x.shape[1:3], k), dy.reshape(-1), dy.shape[:3], g,
                                   lanes, short, total, gradient)
     return gradient

@@ -6,12 +6,12 @@ work is split, and this form is the one that LLVM turns into vector instructions
 
 import numpy as np
 
-from fastnet.arrays import empty
+from fastnet.arrays import contiguous, empty
 from fastnet.kernels.cpu._jit import is_float
 
 
 def supports(x):
-    return isinstance(x, np.ndarray) and is_float(x) and x.size > 0  # not NumPy's scalars, which are options here
+    return not np.isscalar(x) and is_float(x) and x.size > 0  # NumPy's scalars are options here
 
 
 def apply(kernel, *arguments):
@@ -21,5 +21,5 @@ def apply(kernel, *arguments):
     """
     x = arguments[0]
     y = empty(x.shape, x.dtype)
-    kernel(*(np.ascontiguousarray(a).reshape(-1) if isinstance(a, np.ndarray) else a for a in arguments), y.reshape(-1))
+    kernel(*(a if np.isscalar(a) else contiguous(a).reshape(-1) for a in arguments), y.reshape(-1))
     return y

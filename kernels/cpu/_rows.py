@@ -5,6 +5,7 @@ import math
 import numpy as np
 from numba import prange
 
+from fastnet.arrays import contiguous
 from fastnet.kernels.cpu._jit import parallel_kernel
 
 MOST_BLOCKS = 64
@@ -13,7 +14,7 @@ LEAST_ROWS = 32
 
 def rows(x):
     """x (N, ..., C) as a contiguous (M, C): a view where it is contiguous already."""
-    return np.ascontiguousarray(x).reshape(-1, x.shape[-1])
+    return contiguous(x).reshape(-1, x.shape[-1])
 
 
 def block_rows(m):

@@ -20,7 +20,7 @@ import numba
 import numpy as np
 from numba import prange
 
-from fastnet.arrays import empty
+from fastnet.arrays import contiguous, empty, zeros
 from fastnet.kernels.cpu._jit import parallel_kernel
 from fastnet.kernels.cpu._products import CHANNELS, PANEL, ROWS, product, product_of_tiles
 from fastnet.kernels.cpu._vector import LANES
@@ -85,7 +85,7 @@ def dw(x, dy, w_shape, g):
         v, s = (empty(POINTS * (block * width + 16), dtype) for width in (channels, features))
         _dw_by_points.sized(work)(x, dy, g, block, v, s, sums)
     filter_gradient.sized(sums.size)(sums, gradient)
-    return gradient if (channels, features) == (c, k) else np.ascontiguousarray(gradient[:, :, :c, :k])
+    return gradient if (channels, features) == (c, k) else contiguous(gradient[:, :, :c, :k])
 
 
 def _convolved(x, w, features, b, g, rotated):
@@ -95,7 +95,7 @@ def _convolved(x, w, features, b, g, rotated):
     u = empty((POINTS, channels, width), x.dtype)
     filters.sized(u.size)(w, rotated, u)
     y = empty((len(x), g.out_h, g.out_w, width), x.dtype)
-    bias = np.zeros(width, x.dtype)
+    bias = zeros(width, x.dtype)
     if b is not None:
         bias[:features] = b
     count = tiles(len(x), g)
@@ -110,7 +110,7 @@ def _convolved(x, w, features, b, g, rotated):
     else:
         v, m = (empty(size, x.dtype) for size in sizes)
         _by_points.sized(work)(x, u, bias, g, block, v, m, y)
-    return y if width == features else np.ascontiguousarray(y[..., :features])
+    return y if width == features else contiguous(y[..., :features])
 
 
 def _whole_vectors(x, axes):

@@ -5,7 +5,7 @@ import functools
 import numpy as np
 from numba import prange
 
-from fastnet.arrays import empty
+from fastnet.arrays import contiguous, empty
 from fastnet.kernels.cpu import _pool
 from fastnet.kernels.cpu._channels import add, load_part, multiply, opaque, store_part
 from fastnet.kernels.cpu._jit import kernel, parallel_kernel
@@ -22,7 +22,7 @@ def forward(x, *, window, stride=None, pad=0, ceil_mode=False):
     n, height, width, channels = x.shape
     y = empty((n, g.out_h, g.out_w, channels), x.dtype)
     weights = _weights(g, height, width, x.dtype)
-    _forward(np.ascontiguousarray(x).reshape(-1), n, height, width, g, weights, LANES[x.dtype], y.reshape(-1))
+    _forward(contiguous(x).reshape(-1), n, height, width, g, weights, LANES[x.dtype], y.reshape(-1))
     return y, (weights, x.shape, g)
 
 
@@ -33,7 +33,7 @@ def backward(dy, cache, needs=None):
     n, height, _, channels = shape
     dx = empty(shape, dy.dtype)
     blocks, rows = _pool.backward_blocks(n, g)
-    _backward.sized(dx.size)(np.ascontiguousarray(dy).reshape(-1), weights, blocks, rows, channels, g,
+    _backward.sized(dx.size)(contiguous(dy).reshape(-1), weights, blocks, rows, channels, g,
                              LANES[dy.dtype], dx.reshape(n, height, -1))
     return (dx,)
 

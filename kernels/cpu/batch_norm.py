@@ -10,7 +10,7 @@ import math
 import numpy as np
 from numba import prange
 
-from fastnet.arrays import empty
+from fastnet.arrays import contiguous, empty
 from fastnet.kernels.cpu._jit import is_float, parallel_kernel
 from fastnet.kernels.cpu._rows import block_rows, rows
 
@@ -23,9 +23,9 @@ def supports(x, gamma, beta, *, eps=1e-5):
 def forward(x, gamma, beta, *, eps=1e-5):
     x_rows = rows(x)
     y = empty(x.shape, x.dtype)
-    mean, var, rstd = np.empty((3, x.shape[-1]), x.dtype)
-    gamma = np.ascontiguousarray(gamma)
-    _forward(x_rows, gamma, np.ascontiguousarray(beta), eps, block_rows(len(x_rows)), y.reshape(x_rows.shape),
+    mean, var, rstd = empty((3, x.shape[-1]), x.dtype)
+    gamma = contiguous(gamma)
+    _forward(x_rows, gamma, contiguous(beta), eps, block_rows(len(x_rows)), y.reshape(x_rows.shape),
              mean, var, rstd)
     return y, (x_rows, gamma, mean, var, rstd)
 

@@ -10,8 +10,7 @@
 `conv_algorithm="winograd"` takes Winograd's wherever it is defined, `"direct"` never.
 """
 
-import numpy as np
-
+from fastnet.arrays import contiguous
 from fastnet.kernels.cpu import _depthwise, _im2col, _narrow, _winograd
 from fastnet.kernels.cpu._geometry import geometry
 from fastnet.kernels.cpu._jit import is_float
@@ -38,19 +37,19 @@ def algorithm(x, w, b=None, *, stride=1, pad=0, dilation=1, groups=1, conv_algor
 
 
 def forward(x, w, b=None, *, stride=1, pad=0, dilation=1, groups=1, conv_algorithm="auto"):
-    x, w = np.ascontiguousarray(x), np.ascontiguousarray(w)
+    x, w = contiguous(x), contiguous(w)
     g = geometry(x, w, stride, pad, dilation, groups)
     chosen = _chosen(x.shape, w.shape, g, conv_algorithm)
-    y = chosen.forward(x, w, None if b is None else np.ascontiguousarray(b), g)
+    y = chosen.forward(x, w, None if b is None else contiguous(b), g)
     return y, (x, w, b is not None, g, chosen)
 
 
 def backward(dy, cache, needs=None):
     x, w, has_bias, g, chosen = cache
     needs_x, needs_w, needs_b = needs or (True, True, True)
-    dy = np.ascontiguousarray(dy)
-    return (chosen.dx(dy, w, x.shape, g) if needs_x else None,
-            chosen.dw(x, dy, w.shape, g) if needs_w else None,
+    dy = contiguous(dy)
+    dw = chosen.dw(x, dy, w.shape, g) if needs_w else None  # first: its scratch is large, and dx is not yet there
+    return (chosen.dx(dy, w, x.shape, g) if needs_x else None, dw,
             column_sums(rows(dy)) if needs_b and has_bias else None)
 
 

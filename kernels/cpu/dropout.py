@@ -3,7 +3,7 @@
 import numpy as np
 from numba import prange
 
-from fastnet.arrays import empty
+from fastnet.arrays import contiguous, empty
 from fastnet.functions.philox import split_key
 from fastnet.kernels.cpu._jit import is_float, parallel_kernel
 from fastnet.kernels.cpu._philox import philox
@@ -30,7 +30,7 @@ def _masked(x, samples, p, key):
     seed, stream, epoch = key
     y = empty(x.shape, x.dtype)
     threshold = min(round(p * 2**32), 2**32 - 1)
-    _mask(np.ascontiguousarray(x).reshape(len(x), -1), samples, epoch, stream, *split_key(seed), np.uint64(threshold),
+    _mask(contiguous(x).reshape(len(x), -1), samples, epoch, stream, *split_key(seed), np.uint64(threshold),
           x.dtype.type(1 / (1 - p)), y.reshape(len(x), -1))
     return y
 

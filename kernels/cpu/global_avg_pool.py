@@ -3,7 +3,7 @@
 import numpy as np
 from numba import prange
 
-from fastnet.arrays import empty
+from fastnet.arrays import contiguous, empty
 from fastnet.kernels.cpu._jit import is_float, parallel_kernel
 
 
@@ -14,7 +14,7 @@ def supports(x):
 def forward(x):
     n, height, width, channels = x.shape
     y = empty((n, channels), x.dtype)
-    _forward(np.ascontiguousarray(x).reshape(n, height * width, channels), y)
+    _forward(contiguous(x).reshape(n, height * width, channels), y)
     return y, x.shape
 
 
@@ -23,7 +23,7 @@ def backward(dy, cache, needs=None):
         return (None,)
     n, height, width, channels = cache
     dx = empty(cache, dy.dtype)
-    _backward.sized(dx.size)(np.ascontiguousarray(dy), dx.reshape(n, height * width, channels))
+    _backward.sized(dx.size)(contiguous(dy), dx.reshape(n, height * width, channels))
     return (dx,)
 
 

@@ -5,10 +5,12 @@ once, and the partial products are added in order. A long x is split along its r
 dw is split along D_in, dx along whichever is longer.
 """
 
+import math
+
 import numpy as np
 from numba import prange
 
-from fastnet.arrays import empty
+from fastnet.arrays import contiguous, empty
 from fastnet.kernels.cpu._gemm import NORMAL, SCALARS, TRANSPOSED, address, gemm
 from fastnet.kernels.cpu._jit import is_float, parallel_kernel
 from fastnet.kernels.cpu._rows import column_sums
@@ -23,18 +25,21 @@ def supports(x, w, b=None):
 
 
 def forward(x, w, b=None):
-    x, w = np.ascontiguousarray(x), np.ascontiguousarray(w)
+    x, w = contiguous(x), contiguous(w)
     y = empty((x.shape[0], w.shape[1]), x.dtype)
-    bias = np.zeros(w.shape[1], x.dtype) if b is None else np.ascontiguousarray(b)
-    split = _forward_rows if x.shape[0] > ROWS or x.shape[1] <= FEATURES else _forward_features
-    split.sized(_work(x, w))(x, w, bias, y, SCALARS[x.dtype])
+    bias = np.zeros(w.shape[1], x.dtype) if b is None else contiguous(b)
+    if x.shape[0] > ROWS or x.shape[1] <= FEATURES:
+        _forward_rows.sized(_work(x, w))(x, w, bias, y, SCALARS[x.dtype])
+    else:
+        partial = empty((math.ceil(x.shape[1] / FEATURES), *y.shape), x.dtype)
+        _forward_features.sized(_work(x, w))(x, w, bias, partial, y, SCALARS[x.dtype])
     return y, (x, w, b is not None)
 
 
 def backward(dy, cache, needs=None):
     x, w, has_bias = cache
     needs_x, needs_w, needs_b = needs or (True, True, True)
-    dy = np.ascontiguousarray(dy)
+    dy = contiguous(dy)
     dx = dw = db = None
     if needs_w:
         dw = empty(w.shape, w.dtype)
@@ -66,11 +71,10 @@ def _forward_rows(x, w, b, y, scalars):
 
 
 @parallel_kernel()
-def _forward_features(x, w, b, y, scalars):
+def _forward_features(x, w, b, partial, y, scalars):
     n, d = x.shape
     k = w.shape[1]
-    blocks = (d + FEATURES - 1) // FEATURES
-    partial = np.empty((blocks, n, k), x.dtype)
+    blocks = len(partial)
     for block in prange(blocks):
         start = block * FEATURES
         gemm(NORMAL, NORMAL, n, k, min(FEATURES, d - start), address(x, start), d, address(w, start * k), k, False,

@@ -7,7 +7,7 @@ that and dy alone.
 import numpy as np
 from numba import prange
 
-from fastnet.arrays import empty
+from fastnet.arrays import contiguous, empty
 from fastnet.kernels.cpu import _pool
 from fastnet.kernels.cpu._channels import (
     add,
@@ -35,7 +35,7 @@ def forward(x, *, window, stride=None, pad=0, ceil_mode=False):
     n, height, width, channels = x.shape
     y = empty((n, g.out_h, g.out_w, channels), x.dtype)
     winners = empty(y.shape, np.uint8 if g.window_h * g.window_w < 256 else np.int32)
-    _forward(np.ascontiguousarray(x).reshape(-1), n, height, width, g, LANES[x.dtype], y.reshape(-1),
+    _forward(contiguous(x).reshape(-1), n, height, width, g, LANES[x.dtype], y.reshape(-1),
              winners.reshape(-1))
     return y, (winners, x.shape, g)
 
@@ -47,7 +47,7 @@ def backward(dy, cache, needs=None):
     n, height, _, channels = shape
     dx = empty(shape, dy.dtype)
     blocks, rows = _pool.backward_blocks(n, g)
-    _backward.sized(dx.size)(np.ascontiguousarray(dy).reshape(-1), winners.reshape(-1), blocks, rows, channels, g,
+    _backward.sized(dx.size)(contiguous(dy).reshape(-1), winners.reshape(-1), blocks, rows, channels, g,
                              LANES[dy.dtype], dx.reshape(n, height, -1))
     return (dx,)
 

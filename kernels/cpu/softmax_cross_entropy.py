@@ -5,7 +5,7 @@ import math
 import numpy as np
 from numba import prange
 
-from fastnet.arrays import empty, require_labels
+from fastnet.arrays import contiguous, empty, require_labels
 from fastnet.kernels.cpu._jit import is_float, parallel_kernel
 
 ROWS = 256  # rows a block
@@ -17,7 +17,7 @@ def supports(x, labels, *, label_smoothing=0.0):
 
 
 def forward(x, labels, *, label_smoothing=0.0):
-    x, labels = np.ascontiguousarray(x), np.ascontiguousarray(labels, np.int64)
+    x, labels = contiguous(x), np.ascontiguousarray(labels, np.int64)
     p = empty(x.shape, x.dtype)
     loss = _forward(x, labels, label_smoothing, p)
     if loss < 0:  # the kernel met a label that is no column
