@@ -19,6 +19,7 @@ import fastnet as fn
 from fastnet import cli, environment
 from fastnet.data import cifar10
 from fastnet.data.cifar10_files import Location
+from fastnet.nn.models import entry
 
 SHAPE = (32, 32, 3)
 
@@ -290,6 +291,25 @@ def test_the_reports_settings_are_the_defaults(run, tiny_data):
                                    "eps_mode": "outside"}
     assert config["schedule"] == {"name": "exponential", "settings": {"lr": 0.002, "decay": 0.995, "unit": "epoch",
                                                                       "steps_per_epoch": 2}}
+
+
+def test_the_reports_settings_of_convolutional_models(run, tiny_data):
+    few = ("--epochs", 1, "--batch-size", 50)  # 128 images a step are more than there are
+    assert entry("lenet5").settings.batch_size == entry("resnet18").settings.batch_size == 128
+    assert run("train", "lenet5", *few, "--out", "a")[0] == 0
+    config = json.loads(Path("a/config.json").read_text())
+    assert tiny_data == [("cifar10", None, {"order": "random", "seed": 0, "split": "45000/5000", "image_size": 32})]
+    assert config["normalization"] == "channel" and config["augmentation"] is None
+    assert config["optimizer"] == {"name": "sgd", "lr": 0.02, "momentum": 0.9, "nesterov": False}
+    assert config["schedule"] == {"name": "constant", "settings": {"lr": 0.02}}
+    assert config["penalty"] == {"name": "L2", "decay": 2e-4}
+    assert run("train", "resnet18", *few, "--option", "filter_multiplier=0.0625", "--out", "b")[0] == 0
+    config = json.loads(Path("b/config.json").read_text())
+    assert config["model"]["options"] == {"blocks": [2, 2, 2, 2], "filter_multiplier": 0.0625}
+    assert config["schedule"] == {"name": "reduce_on_plateau", "settings": {
+        "lr": 0.01, "metric": "validation_loss", "factor": 0.1, "patience": 5, "threshold": 1e-4, "min_lr": 1e-6}}
+    assert config["penalty"] == {"name": "L2", "decay": 5e-4}  # the report's weight decay
+    assert (config["augmentation"]["pad"], config["augmentation"]["horizontal_flip"]) == (4, True)
 
 
 def test_options_reach_the_run(run, tiny_data):
