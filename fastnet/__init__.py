@@ -39,12 +39,15 @@ from fastnet.train.loop import Run, fit
 from fastnet.train.lr_range import lr_range_test
 from fastnet.train.step import TrainStep
 from fastnet.train.stopping import EarlyStopping
+from fastnet.train.trained import Trained, load_run
+from fastnet.train.weights import load_weights, save_torch_weights
 
 __version__ = "0.1.0"
 
 __all__ = ["ELU", "GELU", "L1", "L2", "MODELS", "SGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "AvgPool2d",
            "BatchNorm", "Concatenate", "Context", "Conv2d", "DecoupledDecay", "DepthwiseSeparable", "Dropout",
            "EarlyStopping", "Fire", "Flatten", "GlobalAvgPool", "Layer", "LeakyReLU", "Linear", "MaxPool2d", "RMSprop",
-           "ReLU", "Residual", "Run", "Sequential", "SiLU", "Sigmoid", "Swish", "Tanh", "TrainStep", "WeightDecay",
-           "ZeroPadShortcut", "backend", "build", "check", "data", "evaluate", "fit", "initializers",
-           "loss_and_gradients", "lr_range_test", "penalties", "schedules", "sparsity"]
+           "ReLU", "Residual", "Run", "Sequential", "SiLU", "Sigmoid", "Swish", "Tanh", "TrainStep", "Trained",
+           "WeightDecay", "ZeroPadShortcut", "backend", "build", "check", "data", "evaluate", "fit", "initializers",
+           "load_run", "load_weights", "loss_and_gradients", "lr_range_test", "penalties", "save_torch_weights",
+           "schedules", "sparsity"]

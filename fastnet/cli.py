@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from fastnet import cli_options
+from fastnet import cli_options, cli_trained
 from fastnet.data import Dataset
 from fastnet.nn.models import MODELS, Settings, build, entry, fitting
 from fastnet.nn.sequential import Sequential
@@ -88,6 +88,8 @@ def _parser() -> _Parser:
     check.add_argument("names", nargs="*", metavar="NAME", help="ops or models (default: all)")
     check.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     check.add_argument("--seed", type=int, default=0, help="of the random inputs (default 0)")
+    cli_trained.add_predict(command("predict", cli_trained.predict, "Tell what images show, by the model of a run."))
+    cli_trained.add_export(command("export", cli_trained.export, "Write a finished run's weights for PyTorch."))
     command("models", models, "List the models.")
     summary = command("summary", summarize, "Show a model layer by layer.")
     cli_options.add_model(summary)
@@ -134,6 +136,8 @@ def _train_options(parser: argparse.ArgumentParser) -> None:
     _data_options(parser)
     add = parser.add_argument
     add("--epochs", type=int)
+    add("--weights", type=Path, metavar="FILE", help="start from these: a PyTorch state dict as safetensors, or "
+                                                     "a run's model.safetensors")
     add("--resume", action="store_true", help="continue the run in --out from its checkpoint")
     add("--checkpoint-seconds", type=float, default=30.0, help="between checkpoints inside an epoch (default 30)")
     add("--accumulate", type=int, default=1, metavar="PARTS", help="put each batch through in so many pieces")
@@ -157,6 +161,8 @@ def train(options: argparse.Namespace) -> None:
     settings = entry(options.model).settings
     optimizer = cli_options.optimizer(options, settings)
     data, model, common = _prepared(options)
+    if options.weights is not None:
+        cli_trained.start_from(model, options.weights, data.train.images.shape[1:])
     epochs = _first(options.epochs, settings.epochs)
     steps_per_epoch = -(-len(data.train) // max(1, common["batch_size"]))
     schedule = cli_options.schedule(options, settings, optimizer.lr, epochs, steps_per_epoch)

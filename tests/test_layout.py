@@ -35,8 +35,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "lab": BELOW_TRAIN | {"train"},
     "reports": BELOW_TRAIN | {"train", "lab"},
 }
-ALL_BUT = {"bench": {"cli", "cli_options"}}
-UNLIMITED = {"cli", "cli_options", "__main__", ""}  # "" is fastnet/__init__.py, the public names
+ALL_BUT = {"bench": {"cli", "cli_options", "cli_trained"}}
+UNLIMITED = {"cli", "cli_options", "cli_trained", "__main__", ""}  # "" is fastnet/__init__.py, the public names
 
 
 def sources():

@@ -144,6 +144,18 @@ def fitting(name: str, shape: Shape, classes: int | None = None) -> dict[str, An
     return options
 
 
+def input_shape(model: Sequential) -> Shape | None:
+    """The shape of the images that a model made by `build` takes.
+
+    None for a model made otherwise, and for an MLP of so many `inputs` that they are not the table's images.
+    """
+    if model.model_name not in MODELS or "options" not in model.settings:
+        return None
+    row, options = MODELS[model.model_name], model.settings["options"]
+    size = math.prod(row.input_shape)
+    return tuple(options.get("input_shape", row.input_shape)) if options.get("inputs", size) == size else None
+
+
 def build(name: str, *, seed: int = 0, dtype: str = "float32", **options: Any) -> Sequential:
     """The model of that name, its parameters drawn from `seed`. `options` override those of the table.
 

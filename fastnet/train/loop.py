@@ -217,7 +217,8 @@ class _Loop:
         record.write_history(folder, history)
         arrays = {f"model/{name}": to_numpy(a) for name, a in self.model.state().items()}
         arrays |= {f"standardization/{name}": a for name, a in self.standardization.arrays().items()}
-        checkpoint.save(folder / record.MODEL, arrays, {"config": self.config})
+        checkpoint.save(folder / record.MODEL, arrays, {"config": self.config, "classes": list(self.data.classes),
+                                                        "input_shape": list(self.data.train.images.shape[1:])})
         record.write_json(folder / record.RESULT, result)
         draw_curves(folder)
 
