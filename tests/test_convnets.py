@@ -215,12 +215,16 @@ def test_nchw_images_are_refused_with_a_guess(name):
 
 
 @pytest.mark.parametrize("name", COUNTS)
-def test_taps_see_every_layer_once(name, reference):
+def test_taps_see_every_layer_once_and_summaries_know_its_shape(name, reference):
     model, (x, _), seen = narrow(name), batch(name, 2), []
     assert model.store is not None
-    model(x, Context(training=True, samples=np.arange(2), tap=lambda layer, x, y: seen.append(id(layer))))
-    layers = [id(layer) for layer in model.walk()][1:]
-    assert sorted(seen) == sorted(layers)
+    context = Context(training=True, samples=np.arange(2), tap=lambda layer, x, y: seen.append((id(layer), y.shape[1:])))
+    model(x, context)
+    layers = dict(named_layers(model))
+    assert sorted(key for key, _ in seen) == sorted(map(id, layers.values()))
+    rows, shapes = summarize(model, x.shape[1:]), dict(seen)
+    assert [row.name for row in rows] == [path for path, layer in layers.items() if not layer.children()]
+    assert [row.shape for row in rows] == [shapes[id(layers[row.name])] for row in rows]
 
 
 @pytest.mark.parametrize("name", ["lenet5-bn", "resnet18-dropout", "squeezenet"])

@@ -7,7 +7,7 @@ from fastnet.arrays import Array, array_module
 from fastnet.nn import layers
 from fastnet.nn.convolution import Conv2d
 from fastnet.nn.initializers import Initializer
-from fastnet.nn.layer import Backward, Container, Context, Layer, Shape, require_maps, run, shape_after
+from fastnet.nn.layer import Backward, Container, Context, Layer, Shape, has_parameters, require_maps, run, shape_after
 from fastnet.nn.layers import BatchNorm
 from fastnet.nn.sequential import Sequential
 
@@ -68,7 +68,7 @@ class Residual(Container):
         if self.shortcut is not None:
             yield from self.shortcut.leaves(shape, needs_dx)
         if self.activation is not None:
-            yield from self.activation.leaves(self.output_shape(shape), True)
+            yield from self.activation.leaves(self.main.output_shape(shape), needs_dx or has_parameters(self))
 
     def output_shape(self, shape: Shape) -> Shape:
         branch = self.main.output_shape(shape)
