@@ -218,8 +218,11 @@ def test_nchw_images_are_refused_with_a_guess(name):
 def test_taps_see_every_layer_once_and_summaries_know_its_shape(name, reference):
     model, (x, _), seen = narrow(name), batch(name, 2), []
     assert model.store is not None
-    context = Context(training=True, samples=np.arange(2), tap=lambda layer, x, y: seen.append((id(layer), y.shape[1:])))
-    model(x, context)
+
+    def tap(layer, x, y):
+        seen.append((id(layer), y.shape[1:]))
+
+    model(x, Context(training=True, samples=np.arange(2), tap=tap))
     layers = dict(named_layers(model))
     assert sorted(key for key, _ in seen) == sorted(map(id, layers.values()))
     rows, shapes = summarize(model, x.shape[1:]), dict(seen)
