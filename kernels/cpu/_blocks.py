@@ -20,16 +20,16 @@ from fastnet.kernels.cpu._jit import native, parallel_kernel
 
 
 def block_kernel(numbers: Any) -> Callable:
-    """Make a `BlockKernel` of `function(a, b, c, d, numbers, rows, vectors, block)`; `numbers` is a class of tuples."""
+    """Make a `BlockKernel` of `function(arrays, numbers, rows, vectors, block, thread)`; `numbers` is a NamedTuple."""
     return lambda function: BlockKernel(function, numbers)
 
 
 class BlockKernel:
-    """A function of four arrays of one type, some whole numbers, the shape of its tiles, and the block to work on.
+    """A function of some arrays of one type, some whole numbers, the shape of its tiles, and the block to work on.
 
-    It gets pointers, which `numba.carray(pointer, 1)` turns into flat arrays, and a pointer to a record of the numbers,
-    `numba.carray(pointer, 1)[0]`. An array that it does not use may be None. The rows and vectors of a tile are
-    constants, for which it is compiled anew.
+    `numba.carray(arrays[i], shape)` is array number i, and `numba.carray(numbers, 1)[0]` a record of the numbers. An
+    array that it does not use may be None. The rows and vectors of a tile are constants, for which it is compiled anew.
+    `thread` tells the threads apart that work at the same time: for scratch memory, never for results.
     """
 
     def __init__(self, function: Callable, numbers: Any) -> None:
@@ -37,33 +37,33 @@ class BlockKernel:
         self._record = np.dtype([(name, np.int64) for name in numbers._fields])
         self._compiled: dict[tuple, Any] = {}
 
-    def __call__(self, blocks: int, work: int, arrays: Any, numbers: Any, tile: tuple[int, int]) -> None:
+    def __call__(self, blocks: int, work: int, arrays: Any, numbers: Any, tile: tuple[int, int] = (0, 0)) -> None:
         """Run the blocks, on all threads where there is `work` (simple operations) enough for that."""
         if rehearsing():
             return
         kind = arrays[0].dtype, tile
         if kind not in self._compiled:
-            pointer = types.CPointer(numba.from_dtype(arrays[0].dtype))
+            pointers = types.CPointer(types.CPointer(numba.from_dtype(arrays[0].dtype)))
             record_pointer = types.CPointer(numba.from_dtype(self._record))
-            self._compiled[kind] = native(self._function, *[pointer] * 4, record_pointer,
-                                          *map(types.literal, tile), types.intp)
+            self._compiled[kind] = native(self._function, pointers, record_pointer, *map(types.literal, tile),
+                                          types.intp, types.intp)
         record = np.array([tuple(numbers)], self._record)
-        places = [0 if array is None else array.ctypes.data for array in arrays]
-        _loop.sized(work)(blocks, self._compiled[kind].address, *places, record.ctypes.data, *tile)
+        places = np.array([0 if array is None else array.ctypes.data for array in arrays], np.intp)
+        _loop.sized(work)(blocks, self._compiled[kind].address, places.ctypes.data, record.ctypes.data, *tile)
 
 
 @parallel_kernel()
-def _loop(blocks, function, a, b, c, d, numbers, rows, vectors):
+def _loop(blocks, function, arrays, numbers, rows, vectors):
     for block in prange(blocks):
-        _call(function, a, b, c, d, numbers, rows, vectors, block)
+        _call(function, arrays, numbers, rows, vectors, block, numba.get_thread_id())
 
 
 @intrinsic
-def _call(typing, function, a, b, c, d, numbers, rows, vectors, block):
+def _call(typing, function, arrays, numbers, rows, vectors, block, thread):
     def generate(context, builder, signature, values):
         integer = ir.IntType(64)
-        pointer = ir.FunctionType(ir.VoidType(), [integer] * 8).as_pointer()
+        pointer = ir.FunctionType(ir.VoidType(), [integer] * 6).as_pointer()
         builder.call(builder.inttoptr(values[0], pointer), values[1:])
         return context.get_dummy_value()
 
-    return types.void(*[types.intp] * 9), generate
+    return types.void(*[types.intp] * 7), generate

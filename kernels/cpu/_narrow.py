@@ -84,7 +84,7 @@ def dx(dy, w, x_shape, g):
     dx = empty(x_shape, dy.dtype)
     rows = _rows(w.shape[2])
     # Turned over, w has the channels of a tile side by side.
-    arrays = dy, contiguous(_extended(w, 2, rows).swapaxes(2, 3)), None, dx
+    arrays = dy, contiguous(_extended(w, 2, rows).swapaxes(2, 3)), dx
     _run(_dx, arrays, x_shape, (*w.shape[:2], *arrays[1].shape[:1:-1]), x_shape[3], g, rows)
     return dx
 
@@ -110,9 +110,9 @@ def _extended(a, axis, rows):
 
 
 @block_kernel(_Plan)
-def _forward(x_pointer, w_pointer, b_pointer, y_pointer, plan_pointer, rows, vectors, block):
-    x, w, b, y = carray(x_pointer, 1), carray(w_pointer, 1), carray(b_pointer, 1), carray(y_pointer, 1)
-    plan = carray(plan_pointer, 1)[0]
+def _forward(arrays, numbers, rows, vectors, block, thread):
+    x, w, b, y = carray(arrays[0], 1), carray(arrays[1], 1), carray(arrays[2], 1), carray(arrays[3], 1)
+    plan = carray(numbers, 1)[0]
     lanes = BYTES // x.itemsize
     count = min(lanes, plan.images - block * lanes)
     channels, columns, outputs, kw = plan.channels, plan.columns, plan.outputs, plan.kw
@@ -143,8 +143,8 @@ def _forward(x_pointer, w_pointer, b_pointer, y_pointer, plan_pointer, rows, vec
 
 
 @block_kernel(_Plan)
-def _dx(dy_pointer, w_pointer, unused, dx_pointer, plan_pointer, rows, vectors, block):
-    dy, w, dx, plan = carray(dy_pointer, 1), carray(w_pointer, 1), carray(dx_pointer, 1), carray(plan_pointer, 1)[0]
+def _dx(arrays, numbers, rows, vectors, block, thread):
+    dy, w, dx, plan = carray(arrays[0], 1), carray(arrays[1], 1), carray(arrays[2], 1), carray(numbers, 1)[0]
     lanes = BYTES // dy.itemsize
     count = min(lanes, plan.images - block * lanes)
     channels, places, outputs, kw = plan.channels, plan.places, plan.outputs, plan.kw

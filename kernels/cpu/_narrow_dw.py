@@ -75,9 +75,9 @@ def dw(x, dy, w_shape, g):
     plan = _Plan(n, height, width, channels, outputs, *g[:8], *sizes, rows, columns)
     work = dy.size * kh * kw * channels // 8  # eight multiply-adds take no longer than a simple operation
     if by_pixels:
-        _by_pixels(blocks, work, (x, dy, None, sums), plan, (ENTRIES, 1))
+        _by_pixels(blocks, work, (x, dy, sums), plan, (ENTRIES, 1))
     else:
-        _by_windows(blocks, work, (x, dy, None, sums), plan, (OUTPUTS, TAPS))
+        _by_windows(blocks, work, (x, dy, sums), plan, (OUTPUTS, TAPS))
     total = sums.sum(0)
     total = total[:, :, :run] if by_pixels else total[:outputs, :kh, :, :run].transpose(1, 2, 3, 0)
     return contiguous(total).reshape(w_shape)
@@ -88,10 +88,9 @@ def _up(number, step):
 
 
 @block_kernel(_Plan)
-def _by_pixels(x_pointer, dy_pointer, unused, sums_pointer, plan_pointer, rows, vectors, block):
+def _by_pixels(arrays, numbers, rows, vectors, block, thread):
     """sums (blocks, KH, runs, entries of a run, K)."""
-    x, dy, sums, plan = (carray(x_pointer, 1), carray(dy_pointer, 1), carray(sums_pointer, 1),
-                         carray(plan_pointer, 1)[0])
+    x, dy, sums, plan = carray(arrays[0], 1), carray(arrays[1], 1), carray(arrays[2], 1), carray(numbers, 1)[0]
     lanes = BYTES // x.itemsize
     channels, outputs, run, out_w = plan.channels, plan.outputs, plan.run, plan.out_w
     step, line = plan.stride_w * channels, plan.columns * channels
@@ -115,10 +114,9 @@ def _by_pixels(x_pointer, dy_pointer, unused, sums_pointer, plan_pointer, rows, 
 
 
 @block_kernel(_Plan)
-def _by_windows(x_pointer, dy_pointer, unused, sums_pointer, plan_pointer, rows, vectors, block):
+def _by_windows(arrays, numbers, rows, vectors, block, thread):
     """sums (blocks, K, KH, runs, entries of a run)."""
-    x, dy, sums, plan = (carray(x_pointer, 1), carray(dy_pointer, 1), carray(sums_pointer, 1),
-                         carray(plan_pointer, 1)[0])
+    x, dy, sums, plan = carray(arrays[0], 1), carray(arrays[1], 1), carray(arrays[2], 1), carray(numbers, 1)[0]
     lanes = BYTES // x.itemsize
     image = blank(plan.rows, plan.columns, plan.channels, plan.run, x)
     size = plan.out_h * plan.out_w * plan.outputs

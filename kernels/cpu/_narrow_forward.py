@@ -63,9 +63,9 @@ def forward(x, w, b, g, tile, y):
 
 
 @block_kernel(_Plan)
-def _forward(x_pointer, w_pointer, b_pointer, y_pointer, plan_pointer, pixels, vectors, block):
-    x, w, b, y = carray(x_pointer, 1), carray(w_pointer, 1), carray(b_pointer, 1), carray(y_pointer, 1)
-    plan = carray(plan_pointer, 1)[0]
+def _forward(arrays, numbers, pixels, vectors, block, thread):
+    x, w, b, y = carray(arrays[0], 1), carray(arrays[1], 1), carray(arrays[2], 1), carray(arrays[3], 1)
+    plan = carray(numbers, 1)[0]
     lanes = BYTES // x.itemsize
     channels, outputs, kh, runs, run = plan.channels, plan.outputs, plan.kh, plan.runs, plan.run
     out_w, step, line = plan.out_w, plan.stride_w * channels, plan.columns * channels
