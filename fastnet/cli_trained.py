@@ -30,7 +30,7 @@ def predict(options: argparse.Namespace) -> None:
 
     if options.top < 1:
         raise ValueError(f"--top must be at least 1 but is {options.top}")
-    require_pillow("predict")
+    require_pillow()
     run = load_run(options.run_dir)
     if run.input_shape[2] not in MODES:
         raise ValueError(f"{options.run_dir}: its images have {run.input_shape[2]} channels; files have "

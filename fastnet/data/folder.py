@@ -88,7 +88,7 @@ def _visible(folder: Path) -> list[Path]:
 
 
 def _images(paths: list[Path], size: int) -> np.ndarray:
-    require_pillow("folder")
+    require_pillow("folder: ")
     images = np.empty((len(paths), size, size, 3), np.uint8)
     bad = []
     for k, path in enumerate(paths):

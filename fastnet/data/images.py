@@ -14,12 +14,12 @@ import numpy as np
 MODES = {1: "L", 3: "RGB"}  # Pillow's, by the number of channels
 
 
-def require_pillow(what: str) -> None:
-    """Raise ImportError, in the name of `what`, where Pillow is not installed."""
+def require_pillow(prefix: str = "") -> None:
+    """Raise ImportError, with `prefix` before what it says, where Pillow is not installed."""
     try:
         import PIL  # noqa: F401
     except ImportError:
-        raise ImportError(f"{what}: Pillow is needed to read images: pip install 'fastnet[images]'") from None
+        raise ImportError(f"{prefix}Pillow is needed to read images: pip install 'fastnet[images]'") from None
 
 
 def read_image(path: Path, shape: tuple[int, ...]) -> np.ndarray:
