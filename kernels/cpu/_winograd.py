@@ -16,29 +16,46 @@ Sources: Winograd, "Arithmetic complexity of computations", 1980; Lavin & Gray, 
 neural networks", 2016, section 4.3.
 """
 
+from typing import NamedTuple
+
 import numba
 import numpy as np
-from numba import prange
+from numba import carray
 
 from fastnet.arrays import contiguous, empty, zeros
-from fastnet.kernels.cpu._jit import parallel_kernel
+from fastnet.kernels.cpu._blocks import block_kernel
 from fastnet.kernels.cpu._products import CHANNELS, PANEL, ROWS, product, product_of_tiles
 from fastnet.kernels.cpu._vector import LANES
-from fastnet.kernels.cpu._winograd_transforms import (
-    POINTS,
-    filter_gradient,
-    filters,
-    inputs,
-    output_gradients,
-    outputs,
-    transposed,
-)
+from fastnet.kernels.cpu._winograd_filters import filter_gradient, filters, transposed
+from fastnet.kernels.cpu._winograd_transforms import POINTS, inputs, output_gradients, outputs
 
 LEAST_TILES = 16  # with fewer, transforming the filters costs more than the products save
 CACHED = 1 << 18  # entries of the transformed tiles of a block: 1 MB in float32, in a core's second-level cache
 FILTERS = 1 << 20  # entries of transformed filters that a core can keep beside them
 WHOLE = 1 << 22  # entries of the transformed tiles where the threads share out the points instead: 16 MB
 CHUNKS = 16  # at most so many sums of dw side by side: so many threads can work at it
+PART = 2 * ROWS  # tiles that a thread transforms at a time where the threads share out the points
+
+
+class _Plan(NamedTuple):
+    """Shapes, geometry, and what follows from them. `channels` are those of x, `features` those of y, in vectors."""
+
+    images: int
+    height: int
+    width: int
+    channels: int
+    out_h: int
+    out_w: int
+    features: int
+    pad_h: int
+    pad_w: int
+    tiles: int
+    block: int  # tiles transformed at a time; as many as the buffers hold
+    v_step: int  # entries from one point to the next, of transformed tiles of x
+    m_step: int  # and of y. 16 more than they take: the lines of all points would share a cache set else
+    first: int = 0  # tile of the buffers' first, and how many there are in them, where the threads share out the points
+    count: int = 0
+    chunks: int = 0  # sums of dw
 
 
 def applies(w_shape, g):
@@ -57,60 +74,75 @@ def forward(x, w, b, g):
 
 
 def dx(dy, w, x_shape, g):
-    wide = _whole_vectors(w, 2)
-    turned = empty((3, 3, wide.shape[3], wide.shape[2]), w.dtype)
-    transposed.sized(wide.size)(wide, turned)
     back = g._replace(out_h=x_shape[1], out_w=x_shape[2], pad_h=2 - g.pad_h, pad_w=2 - g.pad_w)
-    return _convolved(dy, turned, w.shape[2], None, back, True)
+    return _convolved(dy, transposed(_whole_vectors(w, 2)), w.shape[2], None, back, True)
 
 
 def dw(x, dy, w_shape, g):
-    c, k = w_shape[2:]
     x, dy = _whole_vectors(x, 1), _whole_vectors(dy, 1)
     channels, features = x.shape[3], dy.shape[3]
-    count = tiles(len(x), g)
-    work = count * channels * features
-    block = min(count, max(ROWS, 2 * CACHED // (POINTS * (channels + features))))
-    chunks = min(CHUNKS, WHOLE // (POINTS * channels * features), count // block)
-    dtype = x.dtype
-    gradient = empty((3, 3, channels, features), dtype)
+    plan = _plan(x, features, g, 2 * CACHED)
+    chunks = min(CHUNKS, WHOLE // (POINTS * channels * features), plan.tiles // plan.block)
+    work = plan.tiles * channels * features
     if chunks > 1:
-        chunks = 1 << (chunks.bit_length() - 1)  # a power of two, which threads can share evenly
-        sums = empty((chunks, POINTS, channels, features), dtype)
-        scratch = empty((numba.get_num_threads(), 2, POINTS * (block * max(channels, features) + 16)), dtype)
-        _dw_by_tiles.sized(work)(x, dy, g, block, scratch, sums)
+        plan = plan._replace(chunks=1 << (chunks.bit_length() - 1))  # a power of two, which threads can share evenly
+        sums = empty((plan.chunks, POINTS, channels, features), x.dtype)
+        _dw_by_tiles(plan.chunks, work, (x, dy, *_buffers(plan, x.dtype, numba.get_num_threads()), sums), plan)
     else:
-        block = min(count, max(block, WHOLE // (POINTS * (channels + features))))
-        sums = empty((1, POINTS, channels, features), dtype)
-        v, s = (empty(POINTS * (block * width + 16), dtype) for width in (channels, features))
-        _dw_by_points.sized(work)(x, dy, g, block, v, s, sums)
-    filter_gradient.sized(sums.size)(sums, gradient)
-    return gradient if (channels, features) == (c, k) else contiguous(gradient[:, :, :c, :k])
+        plan = _plan(x, features, g, WHOLE)
+        sums = empty((1, POINTS, channels, features), x.dtype)
+        v, s = _buffers(plan, x.dtype, 1)
+        for part in _parts(plan):
+            _transform_inputs(-(-part.count // PART), work, (x, v), part)
+            _transform_gradients(-(-part.count // PART), work, (dy, s), part)
+            _sum_products(POINTS * (channels // CHANNELS), work, (v, s, sums), part)
+    gradient = filter_gradient(sums)
+    return gradient if gradient.shape == tuple(w_shape) else contiguous(gradient[:, :, : w_shape[2], : w_shape[3]])
 
 
 def _convolved(x, w, features, b, g, rotated):
     """The convolution of x (N, H, W, C) with w (3, 3, C', K'), rotated if so asked; C' and K' fill vectors."""
     x = _whole_vectors(x, 1)
     channels, width = w.shape[2:]
-    u = empty((POINTS, channels, width), x.dtype)
-    filters.sized(u.size)(w, rotated, u)
+    u = filters(w, rotated)
     y = empty((len(x), g.out_h, g.out_w, width), x.dtype)
     bias = zeros(width, x.dtype)
     if b is not None:
         bias[:features] = b
-    count = tiles(len(x), g)
-    work = count * channels * width
-    by_tiles = u.size <= FILTERS
-    block = _rounded(min(count, max(ROWS, (CACHED if by_tiles else WHOLE) // (POINTS * (channels + width)))))
-    sizes = [POINTS * (block * n + 16) for n in (channels, width)]
-    if by_tiles:
-        threads = numba.get_num_threads()
-        v, m = (empty((threads, size), x.dtype) for size in sizes)
-        _by_tiles.sized(work)(x, u, bias, g, block, v, m, y)
+    if u.size <= FILTERS:
+        plan = _plan(x, width, g, CACHED)
+        v, m = _buffers(plan, x.dtype, numba.get_num_threads())
+        _by_tiles(-(-plan.tiles // plan.block), plan.tiles * channels * width, (x, u, bias, v, m, y), plan)
     else:
-        v, m = (empty(size, x.dtype) for size in sizes)
-        _by_points.sized(work)(x, u, bias, g, block, v, m, y)
+        plan = _plan(x, width, g, WHOLE)
+        v, m = _buffers(plan, x.dtype, 1)
+        work = plan.tiles * channels * width
+        for part in _parts(plan):
+            _transform_inputs(-(-part.count // PART), work, (x, v), part)
+            _products(POINTS * -(-width // (PANEL * LANES[x.dtype])), work, (v, u, m), part)
+            _transform_outputs(-(-part.count // PART), work, (m, bias, y), part)
     return y if width == features else contiguous(y[..., :features])
+
+
+def _plan(x, features, g, entries):
+    """The plan for blocks of about so many entries of transformed tiles."""
+    n, height, width, channels = x.shape
+    count = tiles(n, g)
+    block = min(count, max(ROWS, entries // (POINTS * (channels + features))))
+    block = -(-block // ROWS) * ROWS
+    return _Plan(n, height, width, channels, g.out_h, g.out_w, features, g.pad_h, g.pad_w, count, block,
+                 block * channels + 16, block * features + 16)
+
+
+def _buffers(plan, dtype, threads):
+    """Room for a block of transformed tiles of x and of y, for each thread."""
+    return empty((threads, POINTS * plan.v_step), dtype), empty((threads, POINTS * plan.m_step), dtype)
+
+
+def _parts(plan):
+    """The plan of each block in turn."""
+    for first in range(0, plan.tiles, plan.block):
+        yield plan._replace(first=first, count=min(plan.block, plan.tiles - first))
 
 
 def _whole_vectors(x, axes):
@@ -119,96 +151,85 @@ def _whole_vectors(x, axes):
     return np.pad(x, missing) if any(after for _, after in missing) else x
 
 
-def _rounded(count):
-    return -(-count // ROWS) * ROWS
+# Filters that fit a core's cache: each thread takes blocks of tiles from the images to the result.
+
+@block_kernel(_Plan)
+def _by_tiles(arrays, numbers, rows, vectors, number, thread):
+    p = carray(numbers, 1)[0]
+    x, y = (carray(arrays[0], (p.images, p.height, p.width, p.channels)),
+            carray(arrays[5], (p.images, p.out_h, p.out_w, p.features)))
+    u, bias, v, m = carray(arrays[1], 1), carray(arrays[2], 1), carray(arrays[3], 1), carray(arrays[4], 1)
+    first = number * p.block
+    count = min(p.block, p.tiles - first)
+    own_v, own_m = thread * POINTS * p.v_step, thread * POINTS * p.m_step
+    inputs(x, p.out_h, p.out_w, p.pad_h, p.pad_w, first, count, v, own_v, p.block, p.v_step)
+    for point in range(POINTS):
+        for k in range(0, p.features, PANEL * (64 // x.itemsize)):
+            product(v, own_v + point * p.v_step, p.block, count, p.channels, u, point * p.channels * p.features, k,
+                    p.features, m, own_m + point * p.m_step)
+    outputs(m, own_m, p.block, p.m_step, bias, first, count, y)
 
 
-# From one point to the next it is 16 entries more than the point takes: all points' lines would share a cache set else.
-
-@parallel_kernel()
-def _by_tiles(x, u, bias, g, block, v, m, y):
-    """Each thread takes blocks of tiles, and has the filters in its cache."""
-    channels, width = u.shape[1:]
-    lanes = 64 // x.itemsize
-    total = len(x) * ((g.out_h + 3) // 4) * ((g.out_w + 3) // 4)
-    v_step, m_step = block * channels + 16, block * width + 16
-    zeros = np.zeros(channels, x.dtype)
-    for number in prange((total + block - 1) // block):
-        own_v, own_m = v[numba.get_thread_id()], m[numba.get_thread_id()]
-        rest = np.empty(width, x.dtype)
-        first = np.intp(number) * block
-        count = min(block, total - first)
-        inputs(x, zeros, g.out_h, g.out_w, g.pad_h, g.pad_w, first, count, own_v, 0, block, v_step)
+@block_kernel(_Plan)
+def _dw_by_tiles(arrays, numbers, rows, vectors, chunk, thread):
+    p = carray(numbers, 1)[0]
+    x, dy = (carray(arrays[0], (p.images, p.height, p.width, p.channels)),
+             carray(arrays[1], (p.images, p.out_h, p.out_w, p.features)))
+    v, s, sums = carray(arrays[2], 1), carray(arrays[3], 1), carray(arrays[4], 1)
+    own_v, own_s = thread * POINTS * p.v_step, thread * POINTS * p.m_step
+    start, stop = p.tiles * chunk // p.chunks, p.tiles * (chunk + 1) // p.chunks
+    for first in range(start, stop, p.block):
+        count = min(p.block, stop - first)
+        inputs(x, p.out_h, p.out_w, p.pad_h, p.pad_w, first, count, v, own_v, p.block, p.v_step)
+        output_gradients(dy, first, count, s, own_s, p.block, p.m_step)
         for point in range(POINTS):
-            for k in range(0, width, PANEL * lanes):
-                product(own_v, point * v_step, block, count, channels, u, point * channels * width, k, width,
-                        own_m, point * m_step)
-        outputs(own_m, 0, block, m_step, bias, rest, first, count, y)
+            for c in range(0, p.channels, CHANNELS):
+                product_of_tiles(v, own_v + point * p.v_step, s, own_s + point * p.m_step, p.block, count, c,
+                                 p.features, sums, (chunk * POINTS + point) * p.channels * p.features, first > start)
 
 
-@parallel_kernel()
-def _by_points(x, u, bias, g, block, v, m, y):
-    """Each thread takes points, and so its part of the filters: all of them are too large for a core's cache."""
-    channels, width = u.shape[1:]
-    lanes = 64 // x.itemsize
-    total = len(x) * ((g.out_h + 3) // 4) * ((g.out_w + 3) // 4)
-    panels = (width + PANEL * lanes - 1) // (PANEL * lanes)
-    v_step, m_step = block * channels + 16, block * width + 16
-    zeros = np.zeros(channels, x.dtype)
-    for first in range(0, total, block):
-        count = min(block, total - first)
-        for part in prange((count + ROWS - 1) // ROWS):
-            begin = np.intp(part) * ROWS
-            inputs(x, zeros, g.out_h, g.out_w, g.pad_h, g.pad_w, first + begin, min(ROWS, count - begin), v, begin,
-                   block, v_step)
-        for unit in prange(POINTS * panels):
-            point, panel = divmod(np.intp(unit), panels)
-            product(v, point * v_step, block, count, channels, u, point * channels * width, panel * PANEL * lanes,
-                    width, m, point * m_step)
-        for part in prange((count + ROWS - 1) // ROWS):
-            begin = np.intp(part) * ROWS
-            rest = np.empty(width, x.dtype)
-            outputs(m, begin, block, m_step, bias, rest, first + begin, min(ROWS, count - begin), y)
+# Larger ones: the threads transform tiles, then each takes points, and so its part of the filters or sums.
+
+@block_kernel(_Plan)
+def _transform_inputs(arrays, numbers, rows, vectors, part, thread):
+    p = carray(numbers, 1)[0]
+    x, v = carray(arrays[0], (p.images, p.height, p.width, p.channels)), carray(arrays[1], 1)
+    begin = part * PART
+    inputs(x, p.out_h, p.out_w, p.pad_h, p.pad_w, p.first + begin, min(PART, p.count - begin), v,
+           begin * (64 // x.itemsize), p.block, p.v_step)
 
 
-@parallel_kernel()
-def _dw_by_tiles(x, dy, g, block, scratch, sums):
-    """Each chunk of the tiles has a sum of its own, which stays in a core's cache."""
-    chunks, _, channels, features = sums.shape
-    total = len(x) * ((g.out_h + 3) // 4) * ((g.out_w + 3) // 4)
-    v_step, s_step = block * channels + 16, block * features + 16
-    zeros = np.zeros(max(channels, features), x.dtype)
-    flat = sums.reshape(-1)
-    for chunk in prange(chunks):
-        v, s = scratch[numba.get_thread_id(), 0], scratch[numba.get_thread_id(), 1]
-        start, stop = total * np.intp(chunk) // chunks, total * (np.intp(chunk) + 1) // chunks
-        for first in range(start, stop, block):
-            count = min(block, stop - first)
-            inputs(x, zeros, g.out_h, g.out_w, g.pad_h, g.pad_w, first, count, v, 0, block, v_step)
-            output_gradients(dy, zeros, first, count, s, 0, block, s_step)
-            for point in range(POINTS):
-                for c in range(0, channels, CHANNELS):
-                    product_of_tiles(v, point * v_step, s, point * s_step, block, count, c, features, flat,
-                                     (np.intp(chunk) * POINTS + point) * channels * features, first > start)
+@block_kernel(_Plan)
+def _transform_gradients(arrays, numbers, rows, vectors, part, thread):
+    p = carray(numbers, 1)[0]
+    dy, s = carray(arrays[0], (p.images, p.out_h, p.out_w, p.features)), carray(arrays[1], 1)
+    begin = part * PART
+    output_gradients(dy, p.first + begin, min(PART, p.count - begin), s, begin * (64 // dy.itemsize), p.block, p.m_step)
 
 
-@parallel_kernel()
-def _dw_by_points(x, dy, g, block, v, s, sums):
-    """One sum, too large for a core's cache: the tiles are transformed first, then each thread takes its points."""
-    _, _, channels, features = sums.shape
-    total = len(x) * ((g.out_h + 3) // 4) * ((g.out_w + 3) // 4)
-    v_step, s_step = block * channels + 16, block * features + 16
-    zeros = np.zeros(max(channels, features), x.dtype)
-    rows = channels // CHANNELS
-    flat = sums.reshape(-1)
-    for first in range(0, total, block):
-        count = min(block, total - first)
-        for part in prange((count + ROWS - 1) // ROWS):
-            begin = np.intp(part) * ROWS
-            some = min(ROWS, count - begin)
-            inputs(x, zeros, g.out_h, g.out_w, g.pad_h, g.pad_w, first + begin, some, v, begin, block, v_step)
-            output_gradients(dy, zeros, first + begin, some, s, begin, block, s_step)
-        for unit in prange(POINTS * rows):
-            point, row = divmod(np.intp(unit), rows)
-            product_of_tiles(v, point * v_step, s, point * s_step, block, count, row * CHANNELS, features, flat,
-                             point * channels * features, first > 0)
+@block_kernel(_Plan)
+def _transform_outputs(arrays, numbers, rows, vectors, part, thread):
+    p = carray(numbers, 1)[0]
+    m, bias = carray(arrays[0], 1), carray(arrays[1], 1)
+    y = carray(arrays[2], (p.images, p.out_h, p.out_w, p.features))
+    begin = part * PART
+    outputs(m, begin * (64 // y.itemsize), p.block, p.m_step, bias, p.first + begin, min(PART, p.count - begin), y)
+
+
+@block_kernel(_Plan)
+def _products(arrays, numbers, rows, vectors, unit, thread):
+    p = carray(numbers, 1)[0]
+    v, u, m = carray(arrays[0], 1), carray(arrays[1], 1), carray(arrays[2], 1)
+    width = PANEL * (64 // v.itemsize)
+    point, panel = divmod(unit, (p.features + width - 1) // width)
+    product(v, point * p.v_step, p.block, p.count, p.channels, u, point * p.channels * p.features, panel * width,
+            p.features, m, point * p.m_step)
+
+
+@block_kernel(_Plan)
+def _sum_products(arrays, numbers, rows, vectors, unit, thread):
+    p = carray(numbers, 1)[0]
+    v, s, sums = carray(arrays[0], 1), carray(arrays[1], 1), carray(arrays[2], 1)
+    point, row = divmod(unit, p.channels // CHANNELS)
+    product_of_tiles(v, point * p.v_step, s, point * p.m_step, p.block, p.count, row * CHANNELS, p.features, sums,
+                     point * p.channels * p.features, p.first > 0)

@@ -7,13 +7,11 @@ outside the image needs no test in the inner loops: it is read from `zeros` or w
 
 import numpy as np
 from llvmlite import ir
-from numba import prange, types
+from numba import types
 from numba.extending import intrinsic
 
 from fastnet.kernels.cpu._gemm import address
-from fastnet.kernels.cpu._jit import kernel, parallel_kernel
-from fastnet.kernels.cpu._products import PANEL
-from fastnet.kernels.cpu._simd import transpose_block
+from fastnet.kernels.cpu._jit import kernel
 from fastnet.kernels.cpu._vector import BYTES, Vector, llvm_fma, llvm_splat, llvm_vector, load, splat
 
 POINTS = 36
@@ -113,8 +111,8 @@ def _signed(builder, vector, sign):
 _input = _sandwich(INPUT)
 _output = _sandwich(OUTPUT, biased=True)
 _output_gradient = _sandwich(_transposed(OUTPUT))
-_filter = _sandwich(FILTER)
-_filter_gradient = _sandwich(_transposed(FILTER))
+transform_filter = _sandwich(FILTER)
+transform_filter_gradient = _sandwich(_transposed(FILTER))
 
 
 @kernel()
@@ -130,100 +128,52 @@ def _pixels(x, image, top, left, size, outside, table):
 
 
 @kernel()
-def _points(v, start, step, table):
-    """Fill `table` with the addresses of the 36 points from entry `start` of v on."""
-    for point in range(POINTS):
-        table[point] = address(v, start + point * step)
+def table(v, start, step, places):
+    """Fill `places` with the addresses of `start`, `start` + `step`, ..., counted in entries of v."""
+    for i in range(places.size):
+        places[i] = address(v, start + i * step)
 
 
 @kernel()
-def inputs(x, zeros, out_h, out_w, pad_h, pad_w, first, count, v, begin, tiles, step):
-    """v[:, :, begin + t] = B^T d B for the 6x6 pixels d that tile `first` + t sees; v has `tiles` tiles."""
+def inputs(x, out_h, out_w, pad_h, pad_w, first, count, v, start, tiles, step):
+    """v[:, :, t] = B^T d B for the 6x6 pixels d that tile `first` + t sees; v, from `start` on, has `tiles` tiles."""
     channels = x.shape[3]
     down, across = (out_h + 3) // 4, (out_w + 3) // 4
     sources, targets = np.empty(POINTS, np.intp), np.empty(POINTS, np.intp)
-    nothing = splat(x.dtype.type(0))
+    zeros, nothing = np.zeros(channels, x.dtype), splat(x.dtype.type(0))
     for t in range(count):
         image, tile = divmod(first + t, down * across)
         _pixels(x, image, 4 * (tile // across) - pad_h, 4 * (tile % across) - pad_w, 6, zeros, sources)
-        _points(v, (begin + t) * BYTES // x.itemsize, step, targets)
+        table(v, start + t * BYTES // x.itemsize, step, targets)
         for at in range(0, channels * x.itemsize, BYTES):
             _input(x, sources, at, targets, at * tiles, nothing)
 
 
 @kernel()
-def outputs(m, begin, tiles, step, bias, rest, first, count, y):
-    """y = A^T m[:, :, begin + t] A + bias at the 4x4 pixels of tile `first` + t."""
+def outputs(m, start, tiles, step, bias, first, count, y):
+    """y = A^T m[:, :, t] A + bias at the 4x4 pixels of tile `first` + t; m, from `start` on, has `tiles` tiles."""
     height, width, features = y.shape[1:]
     down, across = (height + 3) // 4, (width + 3) // 4
     sources, targets = np.empty(POINTS, np.intp), np.empty(16, np.intp)
+    rest = np.empty(features, y.dtype)
     for t in range(count):
         image, tile = divmod(first + t, down * across)
-        _points(m, (begin + t) * BYTES // y.itemsize, step, sources)
+        table(m, start + t * BYTES // y.itemsize, step, sources)
         _pixels(y, image, 4 * (tile // across), 4 * (tile % across), 4, rest, targets)
         for to in range(0, features * y.itemsize, BYTES):
             _output(y, sources, to * tiles, targets, to, load(bias, to // y.itemsize))
 
 
 @kernel()
-def output_gradients(dy, zeros, first, count, s, begin, tiles, step):
-    """s[:, :, begin + t] = A dy A^T for the 4x4 pixels of tile `first` + t; s has `tiles` tiles."""
+def output_gradients(dy, first, count, s, start, tiles, step):
+    """s[:, :, t] = A dy A^T for the 4x4 pixels of tile `first` + t; s, from `start` on, has `tiles` tiles."""
     height, width, features = dy.shape[1:]
     down, across = (height + 3) // 4, (width + 3) // 4
     sources, targets = np.empty(16, np.intp), np.empty(POINTS, np.intp)
-    nothing = splat(dy.dtype.type(0))
+    zeros, nothing = np.zeros(features, dy.dtype), splat(dy.dtype.type(0))
     for t in range(count):
         image, tile = divmod(first + t, down * across)
         _pixels(dy, image, 4 * (tile // across), 4 * (tile % across), 4, zeros, sources)
-        _points(s, (begin + t) * BYTES // dy.itemsize, step, targets)
+        table(s, start + t * BYTES // dy.itemsize, step, targets)
         for at in range(0, features * dy.itemsize, BYTES):
             _output_gradient(dy, sources, at, targets, at * tiles, nothing)
-
-
-@parallel_kernel()
-def filters(w, rotated, u):
-    """u (36, C, K) = G g G^T for each filter g of w (3, 3, C, K), first rotated by 180 degrees if so asked.
-
-    Each point's (C, K) lies in panels, as `_products` wants it.
-    """
-    channels, features = w.shape[2:]
-    lanes = BYTES // w.itemsize
-    for c in prange(channels):
-        sources, targets = np.empty(9, np.intp), np.empty(POINTS, np.intp)
-        for tap in range(9):
-            sources[8 - tap if rotated else tap] = address(w, (tap * channels + c) * features)
-        for first in range(0, features, PANEL * lanes):
-            width = min(PANEL * lanes, features - first)
-            _points(u, first * channels + c * width, channels * features, targets)
-            for k in range(0, width, lanes):
-                _filter(w, sources, (first + k) * w.itemsize, targets, k * w.itemsize, splat(w.dtype.type(0)))
-
-
-@parallel_kernel()
-def transposed(w, turned):
-    """turned (3, 3, K, C) = w (3, 3, C, K), both multiples of a vector."""
-    channels, features = w.shape[2:]
-    lanes = BYTES // w.itemsize
-    for c in prange(channels // lanes):
-        for tap in range(9):
-            for k in range(0, features, lanes):
-                transpose_block(w, (tap * channels + c * lanes) * features + k, features,
-                                turned, (tap * features + k) * channels + c * lanes, channels)
-
-
-@parallel_kernel()
-def filter_gradient(sums, dw):
-    """dw (3, 3, C, K) = G^T u G for the sum u of sums (chunks, 36, C, K), which is overwritten."""
-    chunks = len(sums)
-    channels, features = dw.shape[2:]
-    for c in prange(channels):
-        for chunk in range(1, chunks):
-            for point in range(POINTS):
-                for k in range(features):
-                    sums[0, point, c, k] += sums[chunk, point, c, k]
-        sources, targets = np.empty(POINTS, np.intp), np.empty(9, np.intp)
-        _points(sums, c * features, channels * features, sources)
-        for tap in range(9):
-            targets[tap] = address(dw, (tap * channels + c) * features)
-        for at in range(0, features * dw.itemsize, BYTES):
-            _filter_gradient(dw, sources, at, targets, at, splat(dw.dtype.type(0)))
