@@ -16,10 +16,11 @@ ROOT = Path(fastnet.__file__).parents[1]
 PACKAGES = {"fastnet": ROOT / "fastnet", "fastnet.kernels": ROOT / "kernels", "fastnet.bench": ROOT / "bench"}
 
 # Package or module -> which others of ours it may import. Inside a package any import is fine.
-BELOW_TRAIN = {"nn", "optim", "data", "backend", "plots", "arrays", "shapes", "paths", "functions"}
+BELOW_TRAIN = {"nn", "optim", "data", "backend", "plots", "arrays", "shapes", "paths", "functions", "shadows"}
 MAY_IMPORT: dict[str, set[str]] = {
     "arrays": set(),
     "shapes": set(),
+    "shadows": {"arrays"},
     "plots": set(),
     "paths": set(),
     "ops": {"shapes", "arrays", "functions"},  # functions: dropout draws its mask with Philox

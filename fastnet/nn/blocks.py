@@ -95,14 +95,14 @@ class ZeroPadShortcut(Layer):
         self.stride, self.out_channels = stride, out_channels
 
     def __call__(self, x: Array, context: Context) -> tuple[Array, Backward]:
-        xp, channels = array_module(x), x.shape[-1]
-        y = xp.zeros((len(x), *self.output_shape(x.shape[1:])), dtype=x.dtype)
+        xp, shape, channels = array_module(x), x.shape, x.shape[-1]  # the shape: x itself would be kept
+        y = xp.zeros_like(x, shape=(len(x), *self.output_shape(shape[1:])), order="C")
         y[..., :channels] = x[:, :: self.stride, :: self.stride]
 
         def back(dy: Array, needs_dx: bool = True) -> Array | None:
             if not needs_dx:
                 return None
-            dx = xp.zeros(x.shape, dtype=dy.dtype)
+            dx = xp.zeros_like(dy, shape=shape, order="C")
             dx[:, :: self.stride, :: self.stride] = dy[..., :channels]
             return dx
 

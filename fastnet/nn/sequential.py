@@ -146,10 +146,14 @@ class Sequential(Container):
     def copy(self, dtype: str | np.dtype | None = None) -> "Sequential":
         """An independent model with the same values, in another type if one is named."""
         self.store  # noqa: B018
-        twin = copy.deepcopy(self, {id(self._store): None})
+        twin = self.undrawn()
         twin.dtype = _floating(dtype or self.dtype)
         twin.load_state(self.state())
         return twin
+
+    def undrawn(self) -> "Sequential":
+        """An independent model of the same layers, whose parameters are made anew at first use."""
+        return copy.deepcopy(self, {id(self._store): None})
 
     def accept(self, name: str, x: Any) -> Array:
         """The array that a caller gave as `name`; one of another library on the same memory (`arrays.from_elsewhere`).
