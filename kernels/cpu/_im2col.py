@@ -6,13 +6,15 @@ image; for dw the sum over all places is cut into chunks, and dw itself by taps 
 copies. All cuts are fixed by the shape, so the bits do not depend on the number of threads.
 """
 
-import numba
-import numpy as np
-from numba import prange
+from typing import NamedTuple
 
-from fastnet.arrays import empty
+import numba
+from numba import carray
+
+from fastnet.arrays import empty, zeros
+from fastnet.kernels.cpu._blocks import block_kernel
 from fastnet.kernels.cpu._gemm import NORMAL, SCALARS, TRANSPOSED, address, gemm
-from fastnet.kernels.cpu._jit import kernel, parallel_kernel
+from fastnet.kernels.cpu._jit import kernel
 
 BUFFER = 1 << 17  # entries of a block's rows, 512 kB in float32: half of a small core's second-level cache
 LEAST_ROWS = 16
@@ -21,174 +23,197 @@ CHUNKS = 16  # sums of dw side by side: so many threads can work at it
 SUMS = 1 << 22  # entries of these sums together
 
 
+class _Plan(NamedTuple):
+    """Shapes, geometry, and how the work is cut."""
+
+    images: int
+    height: int
+    width: int
+    channels: int
+    kh: int
+    kw: int
+    outputs: int
+    out_h: int
+    out_w: int
+    stride_h: int
+    stride_w: int
+    pad_h: int
+    pad_w: int
+    dilation_h: int
+    dilation_w: int
+    groups: int
+    gathered: int  # no for a 1x1 convolution with stride 1: then rows are pixels
+    block: int  # rows
+    chunks: int = 1  # sums of dw
+    parts: int = 1  # that the taps are cut into
+
+
 def forward(x, w, b, g):
-    outputs = w.shape[3]
-    y = empty((len(x), g.out_h, g.out_w, outputs), x.dtype)
-    bias = np.zeros(outputs, x.dtype) if b is None else b
-    block = _block_rows(w)
-    _forward.sized(_work(y, w))(
-        x, w, bias, g, block, _is_pointwise(w.shape, g), _scratch(w, block), y, SCALARS[x.dtype])
+    y = empty((len(x), g.out_h, g.out_w, w.shape[3]), x.dtype)
+    bias = zeros(w.shape[3], x.dtype) if b is None else b
+    plan = _plan(x.shape, w.shape, g)
+    blocks = -(-len(x) * g.out_h * g.out_w // plan.block)
+    _forward(blocks, _work(y, w.shape), (x, w, bias, _scratch(plan, x), y, SCALARS[x.dtype]), plan)
     return y
 
 
 def dx(dy, w, x_shape, g):
     dx = empty(tuple(x_shape), dy.dtype)
-    block = _block_rows(w)
-    _dx.sized(_work(dy, w))(
-        dy, w, g, block, _is_pointwise(w.shape, g), _scratch(w, block), dx, SCALARS[dy.dtype])
+    plan = _plan(x_shape, w.shape, g)
+    body, blocks = ((_dx, len(dy)) if plan.gathered
+                    else (_dx_of_pixels, -(-len(dy) * g.out_h * g.out_w // plan.block)))
+    body(blocks, _work(dy, w.shape), (dy, w, _scratch(plan, dy), dx, SCALARS[dy.dtype]), plan)
     return dx
 
 
 def dw(x, dy, w_shape, g):
     taps = w_shape[0] * w_shape[1]
     size = taps * w_shape[2] * w_shape[3]
-    places = dy.size // dy.shape[3]
-    chunks = max(1, min(CHUNKS, SUMS // size, places // MOST_ROWS))
+    chunks = max(1, min(CHUNKS, SUMS // size, dy.size // dy.shape[3] // MOST_ROWS))
     chunks = 1 << (chunks.bit_length() - 1)  # a power of two, which threads can share evenly
-    parts = 1 if chunks > 1 else taps
+    plan = _plan(x.shape, w_shape, g, chunks, 1 if chunks > 1 else taps)
     dw = empty(tuple(w_shape), x.dtype)
-    sums = empty((chunks, *w_shape), x.dtype) if chunks > 1 else dw.reshape(1, *w_shape)
-    block = max(LEAST_ROWS, min(MOST_ROWS, BUFFER // (taps // parts * w_shape[2])))
-    scratch = empty((numba.get_num_threads(), block * (taps // parts) * w_shape[2]), x.dtype)
-    _dw.sized(_work(dy, dw))(x, dy, g, block, parts, _is_pointwise(w_shape, g), scratch, sums, SCALARS[x.dtype])
+    sums = empty((chunks, *w_shape), x.dtype) if chunks > 1 else dw
+    _dw(plan.chunks * plan.parts, _work(dy, w_shape), (x, dy, _scratch(plan, x), sums, SCALARS[x.dtype]), plan)
     if chunks > 1:
-        _add_up.sized(sums.size)(sums.reshape(chunks, -1), dw.reshape(-1))
+        _add_up(-(-size // MOST_ROWS), sums.size, (sums, dw), plan)
     return dw
 
 
-def _work(y, w):
+def _plan(x_shape, w_shape, g, chunks=1, parts=1):
+    gathered = not (tuple(w_shape[:2]) == (1, 1) and g.groups == 1 and g.stride_h == g.stride_w == 1
+                    and g.pad_h == g.pad_w == 0)
+    width = w_shape[0] * w_shape[1] // parts * w_shape[2]
+    block = max(LEAST_ROWS, min(MOST_ROWS, BUFFER // width))
+    return _Plan(*x_shape, *w_shape[:2], w_shape[3], *g, gathered, block, chunks, parts)
+
+
+def _scratch(plan, x):
+    """The rows of a block for each thread, where they are gathered."""
+    width = plan.kh * plan.kw // plan.parts * (plan.channels // plan.groups)
+    return empty((numba.get_num_threads(), plan.block * width if plan.gathered else 0), x.dtype)
+
+
+def _work(y, w_shape):
     """A simple operation for each entry gathered, and one for eight multiply-adds of BLAS."""
-    outputs = y.shape[3]
-    return y.size // outputs * (w.size // outputs) * (1 + outputs // 8)
-
-
-def _is_pointwise(w_shape, g):
-    """Whether each place sees one pixel, and the places are the pixels: then there is nothing to gather."""
-    return (tuple(w_shape[:2]) == (1, 1) and g.groups == 1 and g.stride_h == g.stride_w == 1
-            and g.pad_h == g.pad_w == 0)
-
-
-def _block_rows(w):
-    return max(LEAST_ROWS, min(MOST_ROWS, BUFFER // (w.size // w.shape[3])))
-
-
-def _scratch(w, block):
-    return empty((numba.get_num_threads(), block * (w.size // w.shape[3])), w.dtype)
+    kh, kw, channels, outputs = w_shape
+    return y.size // outputs * kh * kw * channels * (1 + outputs // 8)
 
 
 @kernel()
-def _gather(x, g, group, first, count, first_tap, taps, kernel_w, rows):
+def _gather(x, p, group, first, count, first_tap, taps, rows, start):
     """rows[r] = what place `first` + r, counted over all images, sees through `taps` taps from `first_tap` on."""
-    height, width, channels = x.shape[1:]
-    part = channels // g.groups
+    part = p.channels // p.groups
     for r in range(count):
-        image, place = divmod(first + r, g.out_h * g.out_w)
-        top = place // g.out_w * g.stride_h - g.pad_h
-        left = place % g.out_w * g.stride_w - g.pad_w
+        image, place = divmod(first + r, p.out_h * p.out_w)
+        top = place // p.out_w * p.stride_h - p.pad_h
+        left = place % p.out_w * p.stride_w - p.pad_w
         for t in range(taps):
-            i, j = divmod(first_tap + t, kernel_w)
-            row, column = top + i * g.dilation_h, left + j * g.dilation_w
-            to = (r * taps + t) * part
-            if 0 <= row < height and 0 <= column < width:
+            i, j = divmod(first_tap + t, p.kw)
+            row, column = top + i * p.dilation_h, left + j * p.dilation_w
+            to = start + (r * taps + t) * part
+            if 0 <= row < p.height and 0 <= column < p.width:
+                of = ((image * p.height + row) * p.width + column) * p.channels + group * part
                 for c in range(part):
-                    rows[to + c] = x[image, row, column, group * part + c]
+                    rows[to + c] = x[of + c]
             else:
                 for c in range(part):
                     rows[to + c] = 0
 
 
 @kernel()
-def _scatter(rows, g, group, first, count, kernel_h, kernel_w, dx):
-    """Add rows[r], the gradient of what place `first` + r of this image sees, to dx (H, W, C)."""
-    height, width, channels = dx.shape
-    part = channels // g.groups
+def _scatter(rows, start, p, group, image, first, count, dx):
+    """Add rows[r], the gradient of what place `first` + r of an image sees, to dx."""
+    part = p.channels // p.groups
     for r in range(count):
-        place = first + r
-        top = place // g.out_w * g.stride_h - g.pad_h
-        left = place % g.out_w * g.stride_w - g.pad_w
-        for i in range(kernel_h):
-            for j in range(kernel_w):
-                row, column = top + i * g.dilation_h, left + j * g.dilation_w
-                if 0 <= row < height and 0 <= column < width:
-                    of = ((r * kernel_h + i) * kernel_w + j) * part
+        top = (first + r) // p.out_w * p.stride_h - p.pad_h
+        left = (first + r) % p.out_w * p.stride_w - p.pad_w
+        for i in range(p.kh):
+            for j in range(p.kw):
+                row, column = top + i * p.dilation_h, left + j * p.dilation_w
+                if 0 <= row < p.height and 0 <= column < p.width:
+                    to = ((image * p.height + row) * p.width + column) * p.channels + group * part
+                    of = start + ((r * p.kh + i) * p.kw + j) * part
                     for c in range(part):
-                        dx[row, column, group * part + c] += rows[of + c]
+                        dx[to + c] += rows[of + c]
 
 
-@parallel_kernel()
-def _forward(x, w, b, g, block, pointwise, scratch, y, scalars):
-    kernel_h, kernel_w, part, outputs = w.shape
-    taps, channels = kernel_h * kernel_w, x.shape[3]
-    inner, some = taps * part, outputs // g.groups
-    places = y.shape[0] * g.out_h * g.out_w
-    flat = y.reshape(places, outputs)
-    for number in prange((places + block - 1) // block):
-        first = number * block
-        count = min(block, places - first)
-        for r in range(first, first + count):
-            for k in range(outputs):
-                flat[r, k] = b[k]
-        rows = scratch[numba.get_thread_id()]
-        for group in range(g.groups):
-            if not pointwise:
-                _gather(x, g, group, first, count, 0, taps, kernel_w, rows)
-            gemm(NORMAL, NORMAL, count, some, inner,
-                 address(x, first * channels) if pointwise else address(rows, 0), inner,
-                 address(w, group * some), outputs, True,
-                 address(flat, first * outputs + group * some), outputs, scalars)
+@block_kernel(_Plan)
+def _forward(arrays, numbers, rows, vectors, number, thread):
+    p = carray(numbers, 1)[0]
+    x, w, b, scratch = carray(arrays[0], 1), carray(arrays[1], 1), carray(arrays[2], 1), carray(arrays[3], 1)
+    y, scalars = carray(arrays[4], 1), carray(arrays[5], 2)
+    inner, some = p.kh * p.kw * (p.channels // p.groups), p.outputs // p.groups
+    first = number * p.block
+    count = min(p.block, p.images * p.out_h * p.out_w - first)
+    own = thread * p.block * inner
+    for r in range(first, first + count):
+        for k in range(p.outputs):
+            y[r * p.outputs + k] = b[k]
+    for group in range(p.groups):
+        if p.gathered:
+            _gather(x, p, group, first, count, 0, p.kh * p.kw, scratch, own)
+        gemm(NORMAL, NORMAL, count, some, inner,
+             address(scratch, own) if p.gathered else address(x, first * p.channels), inner,
+             address(w, group * some), p.outputs, True,
+             address(y, first * p.outputs + group * some), p.outputs, scalars)
 
 
-@parallel_kernel()
-def _dx(dy, w, g, block, pointwise, scratch, dx, scalars):
-    kernel_h, kernel_w, part, outputs = w.shape
-    inner, some = kernel_h * kernel_w * part, outputs // g.groups
-    images = dy.shape[0]
-    places = g.out_h * g.out_w
-    if pointwise:
-        total = images * places
-        for number in prange((total + block - 1) // block):
-            first = number * block
-            gemm(NORMAL, TRANSPOSED, min(block, total - first), inner, outputs, address(dy, first * outputs), outputs,
-                 address(w, 0), outputs, False, address(dx, first * inner), inner, scalars)
-    else:
-        for image in prange(images):
-            rows = scratch[numba.get_thread_id()]
-            dx[image] = 0
-            for first in range(0, places, block):
-                count = min(block, places - first)
-                for group in range(g.groups):
-                    gemm(NORMAL, TRANSPOSED, count, inner, some,
-                         address(dy, (image * places + first) * outputs + group * some), outputs,
-                         address(w, group * some), outputs, False, address(rows, 0), inner, scalars)
-                    _scatter(rows, g, group, first, count, kernel_h, kernel_w, dx[image])
+@block_kernel(_Plan)
+def _dx(arrays, numbers, rows, vectors, image, thread):
+    p = carray(numbers, 1)[0]
+    dy, w, scratch, dx = carray(arrays[0], 1), carray(arrays[1], 1), carray(arrays[2], 1), carray(arrays[3], 1)
+    inner, some = p.kh * p.kw * (p.channels // p.groups), p.outputs // p.groups
+    size, places = p.height * p.width * p.channels, p.out_h * p.out_w
+    own = thread * p.block * inner
+    for i in range(image * size, (image + 1) * size):
+        dx[i] = 0
+    for first in range(0, places, p.block):
+        count = min(p.block, places - first)
+        for group in range(p.groups):
+            gemm(NORMAL, TRANSPOSED, count, inner, some,
+                 address(dy, (image * places + first) * p.outputs + group * some), p.outputs,
+                 address(w, group * some), p.outputs, False, address(scratch, own), inner, carray(arrays[4], 2))
+            _scatter(scratch, own, p, group, image, first, count, dx)
 
 
-@parallel_kernel()
-def _dw(x, dy, g, block, parts, pointwise, scratch, sums, scalars):
-    chunks, kernel_h, kernel_w, part, outputs = sums.shape
-    taps, channels = kernel_h * kernel_w // parts, x.shape[3]
-    inner, some = taps * part, outputs // g.groups
-    places = dy.shape[0] * g.out_h * g.out_w
-    for unit in prange(chunks * parts):
-        chunk, share = divmod(np.intp(unit), parts)  # prange counts in unsigned numbers
-        rows = scratch[numba.get_thread_id()]
-        start, stop = places * chunk // chunks, places * (chunk + 1) // chunks
-        to = (chunk * parts + share) * inner * outputs
-        for group in range(g.groups):
-            for first in range(start, stop, block):
-                count = min(block, stop - first)
-                if not pointwise:
-                    _gather(x, g, group, first, count, share * taps, taps, kernel_w, rows)
-                gemm(TRANSPOSED, NORMAL, inner, some, count,
-                     address(x, first * channels) if pointwise else address(rows, 0), inner,
-                     address(dy, first * outputs + group * some), outputs, first > start,
-                     address(sums, to + group * some), outputs, scalars)
+@block_kernel(_Plan)
+def _dx_of_pixels(arrays, numbers, rows, vectors, number, thread):
+    p = carray(numbers, 1)[0]
+    dy, w, dx = carray(arrays[0], 1), carray(arrays[1], 1), carray(arrays[3], 1)
+    first = number * p.block
+    gemm(NORMAL, TRANSPOSED, min(p.block, p.images * p.out_h * p.out_w - first), p.channels, p.outputs,
+         address(dy, first * p.outputs), p.outputs, address(w, 0), p.outputs, False,
+         address(dx, first * p.channels), p.channels, carray(arrays[4], 2))
 
 
-@parallel_kernel()
-def _add_up(sums, dw):
-    for i in prange(dw.size):
-        total = sums[0, i]
-        for chunk in range(1, len(sums)):
-            total += sums[chunk, i]
-        dw[i] = total
+@block_kernel(_Plan)
+def _dw(arrays, numbers, rows, vectors, unit, thread):
+    p = carray(numbers, 1)[0]
+    x, dy, scratch, sums = carray(arrays[0], 1), carray(arrays[1], 1), carray(arrays[2], 1), carray(arrays[3], 1)
+    taps = p.kh * p.kw // p.parts
+    inner, some = taps * (p.channels // p.groups), p.outputs // p.groups
+    places = p.images * p.out_h * p.out_w
+    chunk, share = divmod(unit, p.parts)
+    own = thread * p.block * inner
+    start, stop = places * chunk // p.chunks, places * (chunk + 1) // p.chunks
+    for group in range(p.groups):
+        for first in range(start, stop, p.block):
+            count = min(p.block, stop - first)
+            if p.gathered:
+                _gather(x, p, group, first, count, share * taps, taps, scratch, own)
+            gemm(TRANSPOSED, NORMAL, inner, some, count,
+                 address(scratch, own) if p.gathered else address(x, first * p.channels), inner,
+                 address(dy, first * p.outputs + group * some), p.outputs, first > start,
+                 address(sums, unit * inner * p.outputs + group * some), p.outputs, carray(arrays[4], 2))
+
+
+@block_kernel(_Plan)
+def _add_up(arrays, numbers, rows, vectors, block, thread):
+    p = carray(numbers, 1)[0]
+    sums, dw = carray(arrays[0], 1), carray(arrays[1], 1)
+    size = p.kh * p.kw * (p.channels // p.groups) * p.outputs
+    for i in range(block * MOST_ROWS, min(size, (block + 1) * MOST_ROWS)):
+        dw[i] = sums[i]
+        for chunk in range(1, p.chunks):
+            dw[i] += sums[chunk * size + i]
