@@ -330,7 +330,7 @@ def test_a_runs_weights_that_do_not_fit(tmp_path):
     path = tmp_path / "a" / "model.safetensors"
     other = fn.Sequential([fn.Linear(192, 8), ("extra", fn.Linear(8, 10))])
     with pytest.raises(ValueError, match=r"model\.safetensors: load_state: extra\.w is missing; extra\.b is missing; "
-                                         r"batch_norm1\.gamma is not in the model; .*linear1\.w is \(192, 16\) but"):
+                                         r"batch_norm1\.beta is not in the model; .*linear1\.w is \(192, 16\) but"):
         fn.load_weights(other, path)
     arrays, metadata = checkpoint.load(path)
     checkpoint.save(path, {"x": arrays["standardization/mean"]}, metadata)

@@ -67,7 +67,8 @@ def save_torch_weights(model: Sequential, path: str | Path, *, input_shape: Shap
 
 def model_state(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """What `Sequential.load_state` takes, of the arrays in a run's file. Raises ValueError where there is no model."""
-    found = {name.removeprefix("model/"): array for name, array in arrays.items() if name.startswith("model/")}
+    # Sorted, so that what does not fit is listed in the same order every time: a file's own order is arbitrary.
+    found = {name.removeprefix("model/"): arrays[name] for name in sorted(arrays) if name.startswith("model/")}
     if not found:
         raise ValueError("there is no model in it")
     return found
