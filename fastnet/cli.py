@@ -259,14 +259,23 @@ def models(options: argparse.Namespace) -> None:
 
 
 def summarize(options: argparse.Namespace) -> None:
-    """Show shapes, parameters, MACs and bytes."""
+    """Show shapes, parameters, MACs and bytes, and what a step of SGD with momentum is predicted to need."""
+    from fastnet import backend
+    from fastnet.optim.optimizers import SGD
+    from fastnet.train.memory import format_step_memory, step_memory
+
     if options.batch_size < 1:
         raise ValueError(f"--batch-size must be at least 1 but is {options.batch_size}")
     given, shape = cli_options.model_options(options), entry(options.model).input_shape
     if options.input is not None:
         shape = cli_options.image_shape(options.input)
         given |= fitting(options.model, shape)
-    print(format_summary(build(options.model, **given), shape, options.batch_size))
+    model = build(options.model, **given)
+    print(format_summary(model, shape, options.batch_size))
+    if backend.module("cpu", "linear") is None:
+        print("peak memory of a training step: not known without Numba, for whose kernels it is predicted")
+    else:
+        print(format_step_memory(step_memory(model, shape, options.batch_size, SGD(lr=1.0, momentum=0.9))))
 
 
 def plot_run(options: argparse.Namespace) -> None:

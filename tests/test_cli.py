@@ -73,12 +73,24 @@ def test_summary(run):
     status, out, _ = run("summary", "mlp3-bn", "--batch-size", 50)
     assert status == 0
     assert "batch_norm1" in out and "153,650" in out and "batch of 50: 0.032 GFLOP a step" in out
+    last = out.splitlines()[-2:]
+    assert last[0] == "peak memory of a training step, predicted: 3.0 MiB, in linear1 backward"
+    assert last[1].startswith("(parameters, gradients and optimizer state 1.8 MiB, batch 0.6, kept for backward 0.")
+
+
+def test_summary_without_numba(run, monkeypatch):
+    found = fn.backend.module
+    monkeypatch.setattr(fn.backend, "module", lambda kind, name: None if kind == "cpu" else found(kind, name))
+    status, out, err = run("summary", "mlp2")
+    assert (status, err) == (0, "") and out.splitlines()[-1].startswith("peak memory of a training step: not known")
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
     (["--input", "3x32x32"], "is it CHANNELSxHEIGHTxWIDTH? Channels come last here: 32x32x3"),
     (["--input", "32x32"], "--input '32x32' is not HEIGHTxWIDTHxCHANNELS, such as 32x32x3"),
     (["--input", "32x0x3"], "sizes must be at least 1"),
+    (["--input", "0x3"], "--input '0x3' is not HEIGHTxWIDTHxCHANNELS, such as 32x32x3"),
+    (["--input", "abc"], "--input 'abc' is not HEIGHTxWIDTHxCHANNELS, such as 32x32x3"),
     (["--input", "4x4x3"], "conv1: Conv2d: the kernel covers 5 places, more than the padded input's 4"),
     (["--option", "depth=3"], "lenet5 got an unexpected keyword argument 'depth'"),
     (["--option", "depth"], "--option 'depth' is not NAME=VALUE, such as filter_multiplier=0.5"),

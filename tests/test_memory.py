@@ -138,6 +138,6 @@ def test_without_numba_nothing_is_predicted(monkeypatch):
 
 
 def test_the_two_lines():
-    assert format_step_memory(StepMemory(3 * 2**20, 2**19, 2**21, 2**20, "conv1 backward"), 128).splitlines() == [
-        "batch of 128: a training step is predicted to take 6.5 MiB, most of all in conv1 backward",
+    assert format_step_memory(StepMemory(3 * 2**20, 2**19, 2**21, 2**20, "conv1 backward")).splitlines() == [
+        "peak memory of a training step, predicted: 6.5 MiB, in conv1 backward",
         "(parameters, gradients and optimizer state 3.0 MiB, batch 0.5, kept for backward 2.0, in flight 1.0)"]

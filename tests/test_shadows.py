@@ -112,63 +112,100 @@ def test_the_ledger_keeps_the_fullest_moment():
     assert isinstance(arrays.empty(3, "float32"), np.ndarray) and not arrays.rehearsing()
 
 
-def used(ledger=None, *, forward, backward):
-    """The most memory beside the arguments that a pass takes: by the ledger, else by NumPy's own account."""
-    if ledger is None:
-        tracemalloc.start()
-    before = sum(ledger.alive.values()) if ledger else tracemalloc.get_traced_memory()[0]
-    y, back = forward()
-    backward(back)
-    del y
-    if ledger is not None:
-        return sum(ledger.at_peak.values()) - before
-    most = tracemalloc.get_traced_memory()[1] - before
-    tracemalloc.stop()
-    return most
+# --- kernels, with and without memory ---
+
+def counted(op, arrays, options, needs, count):
+    """Bytes that forward takes, that it leaves, and that each gradient takes by itself.
+
+    `count()` gives (bytes that are there, most that there were since the last count).
+    """
+    start = count()[0]
+    y, back = backend.run(op, *arrays, **options)
+    left, most = count()
+    found = {"forward": most - start, "left": left - start}
+    for i, needed in enumerate(needs):
+        if needed:
+            back(y, tuple(i == k for k in range(len(needs))))
+            found[f"gradient {i}"] = count()[1] - left
+    return found
 
 
-CONVOLUTIONS = {
-    "winograd": ((6, 16, 16, 32), (3, 3, 32, 32), {"pad": 1}),
-    "winograd by points": ((4, 8, 8, 192), (3, 3, 192, 192), {"pad": 1}),
-    "winograd of part of a vector": ((8, 16, 16, 20), (3, 3, 20, 24), {"pad": 1}),
-    "narrow": ((24, 28, 28, 6), (5, 5, 6, 12), {}, 24 * 24 * 12 * 64 + 28 * 28 * 64),
-    "narrow, outputs in vectors": ((24, 28, 28, 3), (3, 3, 3, 32), {"pad": 1}, 28 * 28 * 32 * 64 + 28 * 28 * 64),
-    "depthwise": ((8, 16, 16, 64), (3, 3, 1, 64), {"pad": 1, "groups": 64}),
-    "depthwise, two outputs a channel": ((8, 16, 16, 32), (3, 3, 1, 64), {"pad": 1, "groups": 32}),
-    "im2col": ((8, 16, 16, 32), (3, 3, 32, 64), {"stride": 2, "pad": 1}),
-    "im2col in groups": ((8, 16, 16, 32), (3, 3, 16, 32), {"stride": 2, "groups": 2}),
-    "pointwise": ((8, 16, 16, 64), (1, 1, 64, 128), {}),
-}
-
-
-@pytest.mark.parametrize(("x_shape", "w_shape", "options", "own"), [(*c, 0)[:4] for c in CONVOLUTIONS.values()],
-                         ids=CONVOLUTIONS)
-def test_what_a_convolution_takes_is_what_its_shadows_say(x_shape, w_shape, options, own):
-    """Results, gradients, scratch; but for Python's objects, biases, and a compiled kernel's `own` bytes a thread."""
-    def passes(x, w, dy):
-        return {"forward": lambda: backend.run("conv2d", x, w, **options),
-                "backward": lambda back: back(dy, (True, True, False))}
-
+def by_ledger(op, shapes, options, needs):
     ledger = Ledger()
+
+    def count():
+        there, most = sum(ledger.alive.values()), sum(ledger.at_peak.values())
+        ledger._most, ledger.at_peak = there, dict(ledger.alive)
+        return there, most
+
     with ledger.rehearsal(), backend.use("cpu"):
-        x, w = ledger.empty(x_shape, "float32"), ledger.empty(w_shape, "float32")
-        dy = ledger.empty(backend.run("conv2d", x, w, **options)[0].shape, "float32")
-        predicted = used(ledger, **passes(x, w, dy))
-    real = passes(*(np.zeros(a.shape, "float32") for a in (x, w, dy)))
-    real["backward"](real["forward"]()[1])  # which compiles
-    measured = used(**real)
-    assert -20_000 < measured - predicted < 20_000 + own * numba.get_num_threads()
-    assert predicted > 900_000
+        return counted(op, [ledger.empty(s, "float32") for s in shapes], options, needs, count)
+
+
+def by_numpy(op, shapes, options, needs):
+    def count():
+        found = tracemalloc.get_traced_memory()
+        tracemalloc.reset_peak()
+        return found
+
+    inputs = [np.ones(s, "float32") for s in shapes]
+    counted(op, inputs, options, needs, lambda: (0, 0))  # which compiles
+    tracemalloc.start()
+    try:
+        return counted(op, inputs, options, needs, count)
+    finally:
+        tracemalloc.stop()
+
+
+# Shapes of x and w, options, and where a compiled kernel has scratch of its own: that of a thread.
+CALLS = {
+    "winograd": ("conv2d", [(6, 16, 16, 32), (3, 3, 32, 32)], {"pad": 1}),
+    "winograd by points": ("conv2d", [(4, 8, 8, 192), (3, 3, 192, 192)], {"pad": 1}),
+    "winograd of part of a vector": ("conv2d", [(8, 16, 16, 20), (3, 3, 20, 24)], {"pad": 1}),
+    "narrow": ("conv2d", [(96, 28, 28, 6), (5, 5, 6, 12)], {}),
+    "narrow, outputs in vectors": ("conv2d", [(96, 28, 28, 3), (3, 3, 3, 32)], {"pad": 1}),
+    "depthwise": ("conv2d", [(8, 16, 16, 64), (3, 3, 1, 64)], {"pad": 1, "groups": 64}),
+    "depthwise, two outputs a channel": ("conv2d", [(8, 16, 16, 32), (3, 3, 1, 64)], {"pad": 1, "groups": 32}),
+    "im2col": ("conv2d", [(8, 16, 16, 32), (3, 3, 32, 64)], {"stride": 2, "pad": 1}),
+    "im2col in groups": ("conv2d", [(8, 16, 16, 32), (3, 3, 16, 32)], {"stride": 2, "groups": 2}),
+    "pointwise": ("conv2d", [(8, 16, 16, 64), (1, 1, 64, 128)], {}),
+    "linear": ("linear", [(500, 300), (300, 200)], {}),
+    "linear, wide": ("linear", [(60, 3000), (3000, 100)], {}),
+    "max_pool2d": ("max_pool2d", [(16, 32, 32, 16)], {"window": 2}),
+    "max_pool2d, large windows": ("max_pool2d", [(16, 32, 32, 16)], {"window": 16, "stride": 2}),
+    "avg_pool2d": ("avg_pool2d", [(16, 32, 32, 16)], {"window": 3, "stride": 2, "pad": 1}),
+    "global_avg_pool": ("global_avg_pool", [(16, 32, 32, 64)], {}),
+    **{op: (op, [(16, 32, 32, 16)], {}) for op in ("relu", "leaky_relu", "elu", "gelu", "swish", "sigmoid", "tanh")},
+    "batch_norm": ("batch_norm", [(16, 32, 32, 16), (16,), (16,)], {}),
+}
+OWN = {("narrow", "forward"): 28 * 28 * 6 * 64, ("narrow", "gradient 0"): 24 * 24 * 12 * 64 + 28 * 6 * 64,
+       ("narrow", "gradient 1"): 30 * 28 * 6 * 4 + 24 * 24 * 12 * 4,
+       ("narrow, outputs in vectors", "gradient 0"): 28 * 28 * 32 * 64 + 30 * 3 * 64}
+SMALL = 20_000  # bytes of Python's objects, biases, statistics, sums of a few rows
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_kernel_takes_what_its_shadows_say(name):
+    op, shapes, options = CALLS[name]
+    needs = (True,) * len(shapes) if op != "batch_norm" else (True, False, False)
+    needs += (False,) * (op in ("conv2d", "linear"))
+    predicted, measured = (how(op, shapes, options, needs) for how in (by_ledger, by_numpy))
+    assert predicted.keys() == measured.keys()
+    for what, expected in predicted.items():
+        own = OWN.get((name, what), 0) * numba.get_num_threads()
+        assert -SMALL < measured[what] - expected < SMALL + 0.01 * expected + own, what
 
 
 def test_the_scratch_of_dw_does_not_meet_dx():
-    ledger = Ledger()
-    with ledger.rehearsal():
-        x, w = ledger.empty((8, 32, 32, 128), "float32"), ledger.empty((3, 3, 128, 128), "float32")
-        y, back = backend.run("conv2d", x, w, pad=1)
-        of_dw, of_both = (used(ledger, forward=lambda: (None, back),
-                               backward=lambda back, dx=dx: back(y, (dx, True, False))) for dx in (False, True))
-    assert of_dw == of_both
+    def taken(dx):
+        ledger = Ledger()
+        with ledger.rehearsal():
+            x, w = ledger.empty((8, 32, 32, 128), "float32"), ledger.empty((3, 3, 128, 128), "float32")
+            y, back = backend.run("conv2d", x, w, pad=1)
+            back(y, (dx, True, False))
+        return sum(ledger.at_peak.values())
+
+    assert taken(dx=True) == taken(dx=False)
 
 
 def test_a_shortcut_does_not_keep_its_input():

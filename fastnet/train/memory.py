@@ -64,10 +64,10 @@ def step_memory(model: Sequential, input_shape: Shape, batch_size: int, optimize
     return StepMemory(known[0], known[1], known[2], sum(there.values()) - sum(known), ledger.place_at_peak)
 
 
-def format_step_memory(memory: StepMemory, batch_size: int) -> str:
+def format_step_memory(memory: StepMemory) -> str:
     """Two lines, in MiB."""
     parameters, batch, kept, in_flight, peak = (f"{n / 2**20:.1f}" for n in (*memory[:4], memory.peak))
-    return (f"batch of {batch_size}: a training step is predicted to take {peak} MiB, most of all in {memory.place}\n"
+    return (f"peak memory of a training step, predicted: {peak} MiB, in {memory.place}\n"
             f"(parameters, gradients and optimizer state {parameters} MiB, batch {batch}, kept for backward {kept}, "
             f"in flight {in_flight})")
 
