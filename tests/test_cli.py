@@ -312,8 +312,8 @@ def test_the_reports_settings_of_convolutional_models(run, tiny_data):
     config = json.loads(Path("a/config.json").read_text())
     assert tiny_data == [("cifar10", None, {"order": "random", "seed": 0, "split": "45000/5000", "image_size": 32})]
     assert config["normalization"] == "channel" and config["augmentation"] is None
-    assert config["optimizer"] == {"name": "sgd", "lr": 0.02, "momentum": 0.9, "nesterov": False}
-    assert config["schedule"] == {"name": "constant", "settings": {"lr": 0.02}}
+    assert config["optimizer"] == {"name": "sgd", "lr": 0.005, "momentum": 0.9, "nesterov": False}
+    assert config["schedule"] == {"name": "constant", "settings": {"lr": 0.005}}
     assert config["penalty"] == {"name": "L2", "decay": 2e-4}
     assert run("train", "resnet18", *few, "--option", "filter_multiplier=0.0625", "--out", "b")[0] == 0
     config = json.loads(Path("b/config.json").read_text())
