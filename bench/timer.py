@@ -1,0 +1,54 @@
+"""Timing of rivals in turn, A B A B, so that whatever else the machine does falls on all of them alike."""
+
+import gc
+import time
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Timing(NamedTuple):
+    """Seconds of one call: the median over the rounds, the quartiles, and how many rounds there were."""
+
+    median: float
+    low: float
+    high: float
+    rounds: int
+
+
+def alternate(rivals: Mapping[str, Callable[[], object]], seconds: float = 2.0, least: int = 5,
+              most: int = 200) -> dict[str, Timing]:
+    """Call all rivals in turn until each has had `seconds`, at least `least` and at most `most` times.
+
+    A call that is shorter than 10 ms is repeated within its turn. One call of each comes before, uncounted: it
+    compiles, allocates and fills caches.
+    """
+    repeats = {}
+    for name, call in rivals.items():
+        call()
+        repeats[name] = max(1, int(0.01 / max(_timed(call, 1), 1e-7)))
+    found: dict[str, list[float]] = {name: [] for name in rivals}
+    enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        while True:
+            for name, call in rivals.items():
+                found[name].append(_timed(call, repeats[name]))
+            rounds = len(next(iter(found.values())))
+            spent = min(sum(times) * repeats[name] for name, times in found.items())
+            if rounds >= most or (rounds >= least and spent >= seconds):
+                break
+    finally:
+        if enabled:
+            gc.enable()
+    return {name: Timing(*(float(np.quantile(times, q)) for q in (0.5, 0.25, 0.75)), len(times))
+            for name, times in found.items()}
+
+
+def _timed(call: Callable[[], object], repeats: int) -> float:
+    started = time.perf_counter()
+    for _ in range(repeats):
+        call()
+    return (time.perf_counter() - started) / repeats
