@@ -5,6 +5,7 @@ Everything else runs on NumPy and CuPy arrays alike by asking `array_module`.
 
 import contextlib
 import functools
+import math
 import sys
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
@@ -68,6 +69,9 @@ def to_numpy(x: Array) -> np.ndarray:
     return np.asarray(x)
 
 
+LINE = 64  # bytes of a cache line, and of the widest vectors
+LARGE = 1 << 16  # bytes of an array whose alignment shows
+
 _stand_in: ContextVar[Callable[..., Array] | None] = ContextVar("fastnet_stand_in", default=None)
 
 
@@ -90,8 +94,16 @@ def rehearsing() -> bool:
 
 
 def empty(shape: int | tuple[int, ...], dtype: Any) -> Array:
-    """An uninitialised NumPy array for a kernel's result."""
-    return (_stand_in.get() or np.empty)(shape, dtype)
+    """An uninitialised NumPy array for a kernel's result; a large one starts on a cache line, which kernels like."""
+    stand_in = _stand_in.get()
+    if stand_in is not None:
+        return stand_in(shape, dtype)
+    dtype = np.dtype(dtype)
+    nbytes = (shape if isinstance(shape, int) else math.prod(shape)) * dtype.itemsize
+    if nbytes < LARGE:
+        return np.empty(shape, dtype)
+    raw = np.empty(nbytes + LINE, np.uint8)
+    return np.ndarray(shape, dtype, raw, -raw.ctypes.data % LINE)
 
 
 def zeros(shape: int | tuple[int, ...], dtype: Any) -> Array:
@@ -109,8 +121,8 @@ def zeros_aligned(size: int, dtype: Any) -> Array:
     dtype = np.dtype(dtype)
     if rehearsing():
         return zeros(size, dtype)
-    raw = np.zeros(size * dtype.itemsize + 64, np.uint8)
-    start = -raw.ctypes.data % 64
+    raw = np.zeros(size * dtype.itemsize + LINE, np.uint8)
+    start = -raw.ctypes.data % LINE
     return raw[start : start + size * dtype.itemsize].view(dtype)
 
 
