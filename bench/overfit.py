@@ -17,7 +17,7 @@ import fastnet as fn
 from fastnet.nn.summary import align
 from fastnet.train.record import versions
 
-IMAGES, BATCH, MOST_EPOCHS = 200, 50, 200
+IMAGES, BATCH, MOST_EPOCHS = 200, 50, 1000
 FOR_TABLES = ("alexnet",)
 
 

@@ -105,8 +105,22 @@ def _parser() -> _Parser:
     data = command("data", manage_data, "Find, download or verify CIFAR-10.")
     data.add_argument("action", nargs="?", choices=("path", "download", "verify"), default="path")
     data.add_argument("--data-dir", type=Path)
+    _bench_options(command("bench", bench, "Time training steps, beside PyTorch where it is installed."))
     command("env", environment, "Show versions, threads, BLAS, GPU and which backend runs.")
     return parser
+
+
+def _bench_options(parser: argparse.ArgumentParser) -> None:
+    # Not from fastnet.bench, which loads compilers: the command line has to answer at once.
+    add = parser.add_argument
+    add("names", nargs="*", metavar="MODEL", help="default: the workloads of the README's table")
+    add("--batch-size", type=int, nargs="+", metavar="N", help="default: each workload's own")
+    add("--inference", action="store_true", help="logits instead of training steps")
+    add("--threads", type=int, help="of both libraries (default: all cores)")
+    add("--seconds", type=float, default=2.0, help="that each library is timed for (default 2)")
+    add("--no-torch", action="store_true", help="ours alone")
+    add("--profile", action="store_true", help="where the time of a training step goes, op by op")
+    add("--json", type=Path, metavar="FILE", help="write the record")
 
 
 def _data_options(parser: argparse.ArgumentParser) -> None:
@@ -246,6 +260,12 @@ def check_gradients(options: argparse.Namespace) -> int:
     print(f"{len(reports) - failed} of {len(reports)} checks passed, "
           f"{sum(row.entries for report in reports for row in report.rows):,} entries compared")
     return 1 if failed else 0
+
+
+def bench(options: argparse.Namespace) -> None:
+    from fastnet.bench import command
+
+    command.run(options)
 
 
 def models(options: argparse.Namespace) -> None:

@@ -9,7 +9,7 @@ from numba.core import cgutils, types
 from numba.core.datamodel import PrimitiveModel, register_default
 from numba.extending import intrinsic
 
-from fastnet.kernels.cpu._vector import Vector, llvm_fma, llvm_vector
+from fastnet.kernels.cpu._vector import Vector, llvm_fma, llvm_repeated, llvm_vector
 
 _I32 = ir.IntType(32)
 
@@ -32,17 +32,10 @@ def _lanes(vector):
     return llvm_vector(vector.dtype).count
 
 
-def _repeated(builder, scalar, lanes):
-    kind = ir.VectorType(scalar.type, lanes)
-    one = builder.insert_element(ir.Constant(kind, ir.Undefined), scalar, ir.Constant(_I32, 0))
-    return builder.shuffle_vector(one, ir.Constant(kind, ir.Undefined),
-                                  ir.Constant(ir.VectorType(_I32, lanes), [0] * lanes))
-
-
 def _first(builder, count, lanes):
     """The mask of the first `count` entries."""
     order = ir.Constant(ir.VectorType(_I32, lanes), list(range(lanes)))
-    return builder.icmp_signed("<", order, _repeated(builder, builder.trunc(count, _I32), lanes))
+    return builder.icmp_signed("<", order, llvm_repeated(builder, builder.trunc(count, _I32), lanes))
 
 
 def _place(context, builder, kind, array, offset, entry, lanes):
@@ -214,7 +207,7 @@ def _whole(builder, count, lanes):
 def numbered(typing, number, like):
     """`number` as many times as the vector `like` has entries."""
     def generate(context, builder, signature, values):
-        return _repeated(builder, builder.trunc(values[0], _I32), _lanes(like))
+        return llvm_repeated(builder, builder.trunc(values[0], _I32), _lanes(like))
 
     return Numbers(_lanes(like))(types.intp, like), generate
 
@@ -239,7 +232,7 @@ def winner(typing, patch, best, number, before):
     """`number` where `larger(patch, best)` takes patch, else `before`."""
     def generate(context, builder, signature, values):
         patch, best, number, before = values
-        ours = _repeated(builder, builder.trunc(number, _I32), signature.args[3].lanes)
+        ours = llvm_repeated(builder, builder.trunc(number, _I32), signature.args[3].lanes)
         return builder.select(_beats(builder, patch, best), ours, before)
 
     return before(patch, best, types.intp, before), generate
@@ -249,7 +242,7 @@ def winner(typing, patch, best, number, before):
 def where_number(typing, numbers, number, vector):
     """The vector's entries where `numbers` is `number`, else zero."""
     def generate(context, builder, signature, values):
-        ours = _repeated(builder, builder.trunc(values[1], _I32), numbers.lanes)
+        ours = llvm_repeated(builder, builder.trunc(values[1], _I32), numbers.lanes)
         return builder.select(builder.icmp_signed("==", values[0], ours), values[2],
                               ir.Constant(values[2].type, None))
 

@@ -22,7 +22,8 @@ from numba.core import cgutils, types
 from numba.core.datamodel import PrimitiveModel, register_default
 from numba.extending import intrinsic
 
-BYTES = 64
+from fastnet.kernels.cpu._vector import BYTES, llvm_fma, llvm_repeated, llvm_vector
+
 AVX512 = bool(llvmlite.binding.get_host_cpu_features().get("avx512f"))  # 32 registers of 64 bytes; otherwise 16 of 32
 MOST_VECTORS = 24 if AVX512 else 6
 
@@ -38,12 +39,7 @@ class Tile(types.Type):
 @register_default(Tile)
 class _TileModel(PrimitiveModel):
     def __init__(self, manager, kind):
-        super().__init__(manager, kind, ir.ArrayType(ir.ArrayType(_vector(kind.dtype), kind.vectors), kind.rows))
-
-
-def _vector(dtype):
-    """The LLVM type of 64 bytes of numbers of a Numba type."""
-    return ir.VectorType({32: ir.FloatType(), 64: ir.DoubleType()}[dtype.bitwidth], BYTES * 8 // dtype.bitwidth)
+        super().__init__(manager, kind, ir.ArrayType(ir.ArrayType(llvm_vector(kind.dtype), kind.vectors), kind.rows))
 
 
 class _Access:
@@ -52,7 +48,7 @@ class _Access:
     def __init__(self, context, builder, array, value):
         self._builder, self._size = builder, array.dtype.bitwidth // 8
         self._data = cgutils.create_struct_proxy(array)(context, builder, value).data
-        self._pointer = _vector(array.dtype).as_pointer()
+        self._pointer = llvm_vector(array.dtype).as_pointer()
 
     def place(self, start, steps=()):
         for stride, count in steps:
@@ -93,23 +89,16 @@ def tile_add_products(typing, tile, a, a_start, a_row, b, b_start, b_vector):
     def generate(context, builder, signature, values):
         result, a_values, a_start, a_row, b_values, b_start, b_vector = values
         numbers, vectors = _Access(context, builder, a, a_values), _Access(context, builder, b, b_values)
-        kind = _vector(tile.dtype)
-        fma = cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [kind] * 3),
-                                             f"llvm.fma.v{kind.count}f{tile.dtype.bitwidth}")
+        lanes = llvm_vector(tile.dtype).count
         factors = [vectors.vector(b_start, (b_vector, v)) for v in range(tile.vectors)]
         for r in range(tile.rows):
-            number = _splat(builder, kind, numbers.number(a_start, (a_row, r)))
+            number = llvm_repeated(builder, numbers.number(a_start, (a_row, r)), lanes)
             for v, factor in enumerate(factors):
-                total = builder.call(fma, [number, factor, builder.extract_value(result, [r, v])])
+                total = llvm_fma(builder, number, factor, builder.extract_value(result, [r, v]))
                 result = builder.insert_value(result, total, [r, v])
         return result
 
     return tile(tile, a, types.intp, types.intp, b, types.intp, types.intp), generate
-
-
-def _splat(builder, kind, number):
-    undefined, first = ir.Constant(kind, ir.Undefined), ir.Constant(ir.IntType(32), 0)
-    return _shuffle(builder, builder.insert_element(undefined, number, first), undefined, [0] * kind.count)
 
 
 def _shuffle(builder, a, b, places):

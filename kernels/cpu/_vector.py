@@ -29,9 +29,17 @@ def llvm_vector(dtype):
     return ir.VectorType(scalar, BYTES * 8 // dtype.bitwidth)
 
 
-def llvm_splat(kind, number):
+def llvm_constant(kind, number):
     """A vector constant."""
     return ir.Constant(kind, [number] * kind.count)
+
+
+def llvm_repeated(builder, scalar, lanes):
+    """The vector with a scalar, of any type, in each of its entries."""
+    kind = ir.VectorType(scalar.type, lanes)
+    undefined = ir.Constant(kind, ir.Undefined)
+    one = builder.insert_element(undefined, scalar, ir.Constant(ir.IntType(32), 0))
+    return builder.shuffle_vector(one, undefined, ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes))
 
 
 def llvm_fma(builder, a, b, c):
@@ -67,10 +75,6 @@ def load(typing, array, offset):
 def splat(typing, scalar):
     """The vector with `scalar` in each entry; its type is the scalar's."""
     def generate(context, builder, signature, values):
-        kind = llvm_vector(scalar)
-        undefined = ir.Constant(kind, ir.Undefined)
-        one = builder.insert_element(undefined, values[0], ir.Constant(ir.IntType(32), 0))
-        lanes = ir.Constant(ir.VectorType(ir.IntType(32), kind.count), [0] * kind.count)
-        return builder.shuffle_vector(one, undefined, lanes)
+        return llvm_repeated(builder, values[0], llvm_vector(scalar).count)
 
     return Vector(scalar)(scalar), generate

@@ -12,7 +12,7 @@ from numba.extending import intrinsic
 
 from fastnet.kernels.cpu._gemm import address
 from fastnet.kernels.cpu._jit import kernel
-from fastnet.kernels.cpu._vector import BYTES, Vector, llvm_fma, llvm_splat, llvm_vector, load, splat
+from fastnet.kernels.cpu._vector import BYTES, Vector, llvm_constant, llvm_fma, llvm_vector, load, splat
 
 POINTS = 36
 
@@ -96,11 +96,11 @@ def _combined(builder, kind, coefficients, vectors):
             continue
         if total is None:
             sign = 1 if coefficient > 0 else -1
-            total = vector if abs(coefficient) == 1 else builder.fmul(vector, llvm_splat(kind, abs(coefficient)))
+            total = vector if abs(coefficient) == 1 else builder.fmul(vector, llvm_constant(kind, abs(coefficient)))
         elif abs(coefficient) == 1:
             total = builder.fadd(total, vector) if coefficient * sign > 0 else builder.fsub(total, vector)
         else:
-            total = llvm_fma(builder, vector, llvm_splat(kind, coefficient * sign), total)
+            total = llvm_fma(builder, vector, llvm_constant(kind, coefficient * sign), total)
     return total, sign
 
 
