@@ -14,8 +14,6 @@ import gc
 import importlib.util
 import itertools
 import json
-import os
-import platform
 import time
 from importlib import metadata
 from pathlib import Path
@@ -25,6 +23,7 @@ import numba
 import numpy as np
 
 import fastnet as fn
+from fastnet.bench.ceilings import machine
 from fastnet.nn.summary import align
 from fastnet.train.record import versions
 
@@ -169,16 +168,6 @@ def main() -> None:
         options.json.write_text(json.dumps({
             "runs": record, "seeds": options.seeds, "data": data.identity, "threads": numba.get_num_threads(),
             "machine": machine(), "versions": found}, indent=1) + "\n")
-
-
-def machine() -> str:
-    """The processor's name and how many cores there are."""
-    try:
-        names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-        name = names[0].partition(":")[2].strip()
-    except (OSError, IndexError):
-        name = platform.processor() or platform.machine()
-    return f"{name}, {os.cpu_count()} cores"
 
 
 def _accuracy(runs: list[dict[str, float]]) -> str:
