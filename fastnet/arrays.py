@@ -100,10 +100,7 @@ def empty(shape: int | tuple[int, ...], dtype: Any) -> Array:
         return stand_in(shape, dtype)
     dtype = np.dtype(dtype)
     nbytes = (shape if isinstance(shape, int) else math.prod(shape)) * dtype.itemsize
-    if nbytes < LARGE:
-        return np.empty(shape, dtype)
-    raw = np.empty(nbytes + LINE, np.uint8)
-    return np.ndarray(shape, dtype, raw, -raw.ctypes.data % LINE)
+    return np.empty(shape, dtype) if nbytes < LARGE else _aligned(np.empty(nbytes + LINE, np.uint8), shape, dtype)
 
 
 def zeros(shape: int | tuple[int, ...], dtype: Any) -> Array:
@@ -121,9 +118,12 @@ def zeros_aligned(size: int, dtype: Any) -> Array:
     dtype = np.dtype(dtype)
     if rehearsing():
         return zeros(size, dtype)
-    raw = np.zeros(size * dtype.itemsize + LINE, np.uint8)
-    start = -raw.ctypes.data % LINE
-    return raw[start : start + size * dtype.itemsize].view(dtype)
+    return _aligned(np.zeros(size * dtype.itemsize + LINE, np.uint8), size, dtype)
+
+
+def _aligned(raw: np.ndarray, shape: int | tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """The array that starts on the first cache line in `raw`, which has `LINE` bytes more than it needs."""
+    return np.ndarray(shape, dtype, raw, -raw.ctypes.data % LINE)
 
 
 def accumulator(dtype: Any) -> np.dtype:

@@ -5,6 +5,9 @@ A window of `size` taps, `dilation` apart, covers dilation (size - 1) + 1 places
 
 from typing import NamedTuple
 
+Pair = tuple[int, int]  # (height, width)
+Size = int | Pair  # one number for both, or two
+
 
 class Window(NamedTuple):
     """Where a sliding window stands along one axis: `places` of them, and how far the input is padded on each side.
@@ -22,7 +25,7 @@ class Window(NamedTuple):
         return slice(start, start + stride * (self.places - 1) + 1, stride)
 
 
-def pair(op: str, name: str, value: int | tuple[int, int], least: int) -> tuple[int, int]:
+def pair(op: str, name: str, value: Size, least: int) -> Pair:
     """(height, width) of an option given as one number or two. Raises ValueError below `least`, TypeError otherwise."""
     both = (value, value) if isinstance(value, int) else value
     if not (isinstance(both, (tuple, list)) and len(both) == 2 and all(isinstance(v, int) for v in both)):
@@ -48,3 +51,23 @@ def window(op: str, length: int, size: int, stride: int, pad: int, dilation: int
     if ceil_mode and room % stride and count * stride < length + pad:
         count += 1
     return Window(count, pad, stride * (count - 1) + covered - length - pad)
+
+
+def windows(op: str, size: tuple[int, ...], kernel: tuple[int, ...], stride: Pair, pad: Pair, dilation: Pair = (1, 1),
+            ceil_mode: bool = False) -> tuple[Window, Window]:
+    """`window` along the height and along the width."""
+    rows, columns = (window(op, size[a], kernel[a], stride[a], pad[a], dilation[a], ceil_mode) for a in (0, 1))
+    return rows, columns
+
+
+def pool_options(op: str, kernel: Size, stride: Size | None, pad: Size) -> tuple[Pair, Pair, Pair]:
+    """(window, stride, pad) of pooling as pairs; the stride is the window's size unless given.
+
+    Raises as `pair` does, and ValueError for a pad above half the window: a window might see padding alone.
+    """
+    size = pair(op, "window", kernel, 1)
+    step = size if stride is None else pair(op, "stride", stride, 1)
+    border = pair(op, "pad", pad, 0)
+    if any(2 * p > s for p, s in zip(border, size, strict=True)):
+        raise ValueError(f"{op}: pad must be at most half the window, but pad is {border} and the window {size}")
+    return size, step, border

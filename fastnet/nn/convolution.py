@@ -10,8 +10,7 @@ from fastnet.nn import initializers
 from fastnet.nn.initializers import Initializer
 from fastnet.nn.layer import Backward, Context, Layer, Shape, require_maps
 from fastnet.nn.parameters import Parameter
-
-Pair = int | tuple[int, int]  # one number, or (height, width)
+from fastnet.shapes import Size
 
 
 class Conv2d(Layer):
@@ -26,8 +25,8 @@ class Conv2d(Layer):
     Raises ValueError for sizes that are not positive, channels that the groups do not divide, unknown names.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: Pair, stride: Pair = 1, pad: Pair = 0,
-                 dilation: Pair = 1, groups: int = 1, bias: bool = True, *, init: str | Initializer = "kaiming_normal",
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: Size, stride: Size = 1, pad: Size = 0,
+                 dilation: Size = 1, groups: int = 1, bias: bool = True, *, init: str | Initializer = "kaiming_normal",
                  bias_init: str | Initializer | None = None, conv_algorithm: str = "auto") -> None:
         super().__init__()
         if in_channels < 1 or out_channels < 1:
@@ -73,9 +72,8 @@ class Conv2d(Layer):
 
     def output_shape(self, shape: Shape) -> Shape:
         require_maps("Conv2d", shape, self.in_channels)
-        places = [shapes.window("Conv2d", shape[a], self.kernel_size[a], self.stride[a], self.pad[a],
-                                self.dilation[a]).places for a in (0, 1)]
-        return (places[0], places[1], self.out_channels)
+        rows, columns = shapes.windows("Conv2d", shape[:2], self.kernel_size, self.stride, self.pad, self.dilation)
+        return (rows.places, columns.places, self.out_channels)
 
     def macs(self, shape: Shape) -> int:
         height, width, channels = self.output_shape(shape)

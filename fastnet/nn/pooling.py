@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 from fastnet import backend, shapes
 from fastnet.arrays import Array
 from fastnet.nn.layer import Backward, Context, Layer, Shape, require_maps
+from fastnet.shapes import Size
 
 
 class _Pool2d(Layer):
@@ -12,16 +13,11 @@ class _Pool2d(Layer):
 
     op: ClassVar[str]
 
-    def __init__(self, window: int | tuple[int, int], stride: int | tuple[int, int] | None = None,
-                 pad: int | tuple[int, int] = 0, ceil_mode: bool = False) -> None:
+    def __init__(self, window: Size, stride: Size | None = None, pad: Size = 0,
+                 ceil_mode: bool = False) -> None:
         super().__init__()
-        self.window = shapes.pair(self.kind, "window", window, 1)
-        self.stride = self.window if stride is None else shapes.pair(self.kind, "stride", stride, 1)
-        self.pad = shapes.pair(self.kind, "pad", pad, 0)
+        self.window, self.stride, self.pad = shapes.pool_options(self.kind, window, stride, pad)
         self.ceil_mode = ceil_mode
-        if any(2 * p > size for p, size in zip(self.pad, self.window, strict=True)):
-            raise ValueError(f"{self.kind}: pad must be at most half the window, but pad is {self.pad} and the window "
-                             f"{self.window}")
 
     def __call__(self, x: Array, context: Context) -> tuple[Array, Backward]:
         y, gradients = backend.run(self.op, x, **self.options())
@@ -33,9 +29,9 @@ class _Pool2d(Layer):
 
     def output_shape(self, shape: Shape) -> Shape:
         require_maps(self.kind, shape)
-        places = [shapes.window(self.kind, shape[a], self.window[a], self.stride[a], self.pad[a],
-                                ceil_mode=self.ceil_mode).places for a in (0, 1)]
-        return (places[0], places[1], shape[2])
+        rows, columns = shapes.windows(self.kind, shape[:2], self.window, self.stride, self.pad,
+                                       ceil_mode=self.ceil_mode)
+        return (rows.places, columns.places, shape[2])
 
     def options(self) -> dict[str, Any]:
         return {"window": self.window, "stride": self.stride, "pad": self.pad, "ceil_mode": self.ceil_mode}

@@ -41,13 +41,8 @@ def require_images(op, x):
 def pool_taps(op, x, window, stride, pad, ceil_mode):
     """(rows, columns, taps) of a pooling window: each tap is its (i, j) and the index of what it sees."""
     require_images(op, x)
-    window = shapes.pair(op, "window", window, 1)
-    stride = window if stride is None else shapes.pair(op, "stride", stride, 1)
-    pad = shapes.pair(op, "pad", pad, 0)
-    if any(2 * p > size for p, size in zip(pad, window, strict=True)):
-        raise ValueError(f"{op}: pad must be at most half the window, but pad is {pad} and the window {window}")
-    rows, columns = (shapes.window(op, x.shape[1 + a], window[a], stride[a], pad[a], ceil_mode=ceil_mode)
-                     for a in (0, 1))
+    window, stride, pad = shapes.pool_options(op, window, stride, pad)
+    rows, columns = shapes.windows(op, x.shape[1:3], window, stride, pad, ceil_mode=ceil_mode)
     taps = [((i, j), (slice(None), rows.slice(i, stride[0]), columns.slice(j, stride[1])))
             for i in range(window[0]) for j in range(window[1])]
     return rows, columns, taps

@@ -44,8 +44,7 @@ def _geometry(x, w, stride, pad, dilation):
     stride = shapes.pair("conv2d", "stride", stride, 1)
     dilation = shapes.pair("conv2d", "dilation", dilation, 1)
     pad = shapes.pair("conv2d", "pad", pad, 0)
-    rows, columns = (shapes.window("conv2d", x.shape[1 + a], w.shape[a], stride[a], pad[a], dilation[a])
-                     for a in (0, 1))
+    rows, columns = shapes.windows("conv2d", x.shape[1:3], w.shape[:2], stride, pad, dilation)
     taps = [(i, j, (slice(None), rows.slice(i, stride[0], dilation[0]), columns.slice(j, stride[1], dilation[1])))
             for i in range(w.shape[0]) for j in range(w.shape[1])]
     return rows, columns, taps

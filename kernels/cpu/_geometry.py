@@ -5,6 +5,14 @@ from typing import NamedTuple
 from fastnet import shapes
 
 
+class Images(NamedTuple):
+    """How many images there are, and their size."""
+
+    images: int
+    height: int
+    width: int
+
+
 class Geometry(NamedTuple):
     """Places of the output and spacing of the taps, (height, width) each; `pad` is the padding before the image.
 
@@ -31,6 +39,5 @@ def geometry(x, w, stride, pad, dilation, groups):
     stride = shapes.pair("conv2d", "stride", stride, 1)
     dilation = shapes.pair("conv2d", "dilation", dilation, 1)
     pad = shapes.pair("conv2d", "pad", pad, 0)
-    rows, columns = (shapes.window("conv2d", x.shape[1 + a], w.shape[a], stride[a], pad[a], dilation[a])
-                     for a in (0, 1))
+    rows, columns = shapes.windows("conv2d", x.shape[1:3], w.shape[:2], stride, pad, dilation)
     return Geometry(rows.places, columns.places, *stride, *pad, *dilation, groups)

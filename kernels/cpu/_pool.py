@@ -25,13 +25,8 @@ class Geometry(NamedTuple):
 
 def geometry(op, x, window, stride, pad, ceil_mode):
     """The geometry of pooling x (N, H, W, C). Raises ValueError or TypeError for options that the reference refuses."""
-    window = shapes.pair(op, "window", window, 1)
-    stride = window if stride is None else shapes.pair(op, "stride", stride, 1)
-    pad = shapes.pair(op, "pad", pad, 0)
-    if any(2 * p > size for p, size in zip(pad, window, strict=True)):
-        raise ValueError(f"{op}: pad must be at most half the window, but pad is {pad} and the window {window}")
-    rows, columns = (shapes.window(op, x.shape[1 + a], window[a], stride[a], pad[a], ceil_mode=ceil_mode)
-                     for a in (0, 1))
+    window, stride, pad = shapes.pool_options(op, window, stride, pad)
+    rows, columns = shapes.windows(op, x.shape[1:3], window, stride, pad, ceil_mode=ceil_mode)
     return Geometry(*window, *stride, *pad, rows.places, columns.places)
 
 
@@ -54,6 +49,16 @@ def backward_blocks(images, g):
 def inside(start, size, length):
     """The range of a window's taps that lie inside 0..length-1."""
     return max(0, -start), min(size, length - start)
+
+
+@kernel(inline="always")
+def seen(g, image, p, q, height, width, channels):
+    """What the window at place (p, q) sees of an image: (first entry, rows, columns, first tap)."""
+    top, left = p * g.stride_h - g.pad_h, q * g.stride_w - g.pad_w
+    first_i, stop_i = inside(top, g.window_h, height)
+    first_j, stop_j = inside(left, g.window_w, width)
+    return (((image * height + top + first_i) * width + left + first_j) * channels, stop_i - first_i, stop_j - first_j,
+            first_i * g.window_w + first_j)
 
 
 @kernel()

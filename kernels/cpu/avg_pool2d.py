@@ -9,7 +9,7 @@ from fastnet.arrays import contiguous, empty
 from fastnet.kernels.cpu import _pool
 from fastnet.kernels.cpu._channels import add, load_part, multiply, opaque, store_part
 from fastnet.kernels.cpu._jit import kernel, parallel_kernel
-from fastnet.kernels.cpu._pool import clear_rows, inside
+from fastnet.kernels.cpu._pool import clear_rows, seen
 from fastnet.kernels.cpu._vector import LANES, splat
 
 
@@ -70,14 +70,10 @@ def _forward(x, n, height, width, g, weights, lanes, y):
     channels = x.size // (n * height * width)
     for row in prange(n * g.out_h):
         image, p = row // g.out_h, row % g.out_h
-        top = p * g.stride_h - g.pad_h
-        first_i, stop_i = inside(top, g.window_h, height)
         for q in range(g.out_w):
-            left = q * g.stride_w - g.pad_w
-            first_j, stop_j = inside(left, g.window_w, width)
-            at = ((image * height + top + first_i) * width + left + first_j) * channels
-            _forward_place(x, at, width * channels, channels, stop_i - first_i, stop_j - first_j, weights[p, q], lanes,
-                           y, (row * g.out_w + q) * channels)
+            at, rows, columns, _ = seen(g, image, p, q, height, width, channels)
+            _forward_place(x, at, width * channels, channels, rows, columns, weights[p, q], lanes, y,
+                           (row * g.out_w + q) * channels)
 
 
 @kernel()
@@ -108,11 +104,7 @@ def _backward(dy, weights, blocks, rows, channels, g, lanes, dx):
         image, first_p = block * rows // g.out_h, block * rows % g.out_h
         clear_rows(dx, image, first_p, first_p + rows, g)
         for p in range(first_p, first_p + rows):
-            top = p * g.stride_h - g.pad_h
-            first_i, stop_i = inside(top, g.window_h, height)
             for q in range(g.out_w):
-                left = q * g.stride_w - g.pad_w
-                first_j, stop_j = inside(left, g.window_w, width)
-                at = ((image * height + top + first_i) * width + left + first_j) * channels
+                at, down, across, _ = seen(g, image, p, q, height, width, channels)
                 _backward_place(dy, ((image * g.out_h + p) * g.out_w + q) * channels, weights[p, q], channels, dx, at,
-                                row_size, stop_i - first_i, stop_j - first_j, adding, lanes)
+                                row_size, down, across, adding, lanes)

@@ -22,7 +22,7 @@ from fastnet.kernels.cpu._channels import (
     winner,
 )
 from fastnet.kernels.cpu._jit import kernel, parallel_kernel
-from fastnet.kernels.cpu._pool import clear_rows, inside
+from fastnet.kernels.cpu._pool import clear_rows, seen
 from fastnet.kernels.cpu._vector import LANES
 
 
@@ -77,14 +77,9 @@ def _forward_place(x, at, row, channels, rows, columns, number, window_w, lanes,
 def _forward(x, n, height, width, g, lanes, y, winners):
     channels = x.size // (n * height * width)
     for row in prange(n * g.out_h):
-        image, top = row // g.out_h, row % g.out_h * g.stride_h - g.pad_h
-        first_i, stop_i = inside(top, g.window_h, height)
         for q in range(g.out_w):
-            left = q * g.stride_w - g.pad_w
-            first_j, stop_j = inside(left, g.window_w, width)
-            at = ((image * height + top + first_i) * width + left + first_j) * channels
-            _forward_place(x, at, width * channels, channels, stop_i - first_i, stop_j - first_j,
-                           first_i * g.window_w + first_j, g.window_w, lanes, y, winners,
+            at, rows, columns, tap = seen(g, row // g.out_h, row % g.out_h, q, height, width, channels)
+            _forward_place(x, at, width * channels, channels, rows, columns, tap, g.window_w, lanes, y, winners,
                            (row * g.out_w + q) * channels)
 
 
@@ -117,12 +112,7 @@ def _backward(dy, winners, blocks, rows, channels, g, lanes, dx):
         image, first_p = block * rows // g.out_h, block * rows % g.out_h
         clear_rows(dx, image, first_p, first_p + rows, g)
         for p in range(first_p, first_p + rows):
-            top = p * g.stride_h - g.pad_h
-            first_i, stop_i = inside(top, g.window_h, height)
             for q in range(g.out_w):
-                left = q * g.stride_w - g.pad_w
-                first_j, stop_j = inside(left, g.window_w, width)
-                at = ((image * height + top + first_i) * width + left + first_j) * channels
+                at, down, across, tap = seen(g, image, p, q, height, width, channels)
                 _backward_place(dy, winners, ((image * g.out_h + p) * g.out_w + q) * channels, channels, dx, at,
-                                row_size, stop_i - first_i, stop_j - first_j, first_i * g.window_w + first_j,
-                                g.window_w, lanes, adding)
+                                row_size, down, across, tap, g.window_w, lanes, adding)
