@@ -6,6 +6,7 @@ the loop calls an address, so the function behind it is compiled once, and only 
 `kernel(inline="always")`, or they are optimised twice.
 """
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -19,22 +20,22 @@ from fastnet.arrays import rehearsing
 from fastnet.kernels.cpu._jit import native, parallel_kernel
 
 
-def block_kernel(numbers: Any) -> Callable:
-    """Make a `BlockKernel` of `function(arrays, numbers, rows, vectors, block, thread)`; `numbers` is a NamedTuple."""
+def block_kernel(*numbers: Any) -> Callable:
+    """Make a `BlockKernel` of `function(arrays, numbers, rows, vectors, block, thread)`; `numbers` are NamedTuples."""
     return lambda function: BlockKernel(function, numbers)
 
 
 class BlockKernel:
     """A function of some arrays of one type, some whole numbers, the shape of its tiles, and the block to work on.
 
-    `numba.carray(arrays[i], shape)` is array number i, and `numba.carray(numbers, 1)[0]` a record of the numbers. An
+    `numba.carray(arrays[i], shape)` is array number i, and `numba.carray(numbers, 1)[0]` one record of all numbers. An
     array that it does not use may be None. The rows and vectors of a tile are constants, for which it is compiled anew.
     `thread` tells the threads apart that work at the same time: for scratch memory, never for results.
     """
 
     def __init__(self, function: Callable, numbers: Any) -> None:
         self._function = function
-        self._record = np.dtype([(name, np.int64) for name in numbers._fields])
+        self._record = np.dtype([(name, np.int64) for kind in numbers for name in kind._fields])
         self._compiled: dict[tuple, Any] = {}
 
     def __call__(self, blocks: int, work: int, arrays: Any, numbers: Any, tile: tuple[int, int] = (0, 0)) -> None:
@@ -47,7 +48,7 @@ class BlockKernel:
             record_pointer = types.CPointer(numba.from_dtype(self._record))
             self._compiled[kind] = native(self._function, pointers, record_pointer, *map(types.literal, tile),
                                           types.intp, types.intp)
-        record = np.array([tuple(numbers)], self._record)
+        record = np.array([tuple(itertools.chain(*numbers))], self._record)
         places = np.array([0 if array is None else array.ctypes.data for array in arrays], np.intp)
         _loop.sized(work)(blocks, self._compiled[kind].address, places.ctypes.data, record.ctypes.data, *tile)
 

@@ -14,6 +14,7 @@ from numba import carray
 from fastnet.arrays import empty, zeros
 from fastnet.kernels.cpu._blocks import block_kernel
 from fastnet.kernels.cpu._gemm import NORMAL, SCALARS, TRANSPOSED, address, gemm
+from fastnet.kernels.cpu._geometry import Geometry, Images
 from fastnet.kernels.cpu._jit import kernel
 
 BUFFER = 1 << 17  # entries of a block's rows, 512 kB in float32: half of a small core's second-level cache
@@ -24,24 +25,12 @@ SUMS = 1 << 22  # entries of these sums together
 
 
 class _Plan(NamedTuple):
-    """Shapes, geometry, and how the work is cut."""
+    """The shape of w, and how the work is cut."""
 
-    images: int
-    height: int
-    width: int
     channels: int
     kh: int
     kw: int
     outputs: int
-    out_h: int
-    out_w: int
-    stride_h: int
-    stride_w: int
-    pad_h: int
-    pad_w: int
-    dilation_h: int
-    dilation_w: int
-    groups: int
     gathered: int  # no for a 1x1 convolution with stride 1: then rows are pixels
     block: int  # rows
     chunks: int = 1  # sums of dw
@@ -53,7 +42,8 @@ def forward(x, w, b, g):
     bias = zeros(w.shape[3], x.dtype) if b is None else b
     plan = _plan(x.shape, w.shape, g)
     blocks = -(-len(x) * g.out_h * g.out_w // plan.block)
-    _forward(blocks, _work(y, w.shape), (x, w, bias, _scratch(plan, x), y, SCALARS[x.dtype]), plan)
+    _forward(blocks, _work(y, w.shape), (x, w, bias, _scratch(plan, g, x), y, SCALARS[x.dtype]),
+             (Images(*x.shape[:3]), g, plan))
     return y
 
 
@@ -62,7 +52,8 @@ def dx(dy, w, x_shape, g):
     plan = _plan(x_shape, w.shape, g)
     body, blocks = ((_dx, len(dy)) if plan.gathered
                     else (_dx_of_pixels, -(-len(dy) * g.out_h * g.out_w // plan.block)))
-    body(blocks, _work(dy, w.shape), (dy, w, _scratch(plan, dy), dx, SCALARS[dy.dtype]), plan)
+    body(blocks, _work(dy, w.shape), (dy, w, _scratch(plan, g, dy), dx, SCALARS[dy.dtype]),
+         (Images(*x_shape[:3]), g, plan))
     return dx
 
 
@@ -72,11 +63,12 @@ def dw(x, dy, w_shape, g):
     chunks = max(1, min(CHUNKS, SUMS // size, dy.size // dy.shape[3] // MOST_ROWS))
     chunks = 1 << (chunks.bit_length() - 1)  # a power of two, which threads can share evenly
     plan = _plan(x.shape, w_shape, g, chunks, 1 if chunks > 1 else taps)
+    numbers = Images(*x.shape[:3]), g, plan
     dw = empty(tuple(w_shape), x.dtype)
     sums = empty((chunks, *w_shape), x.dtype) if chunks > 1 else dw
-    _dw(plan.chunks * plan.parts, _work(dy, w_shape), (x, dy, _scratch(plan, x), sums, SCALARS[x.dtype]), plan)
+    _dw(plan.chunks * plan.parts, _work(dy, w_shape), (x, dy, _scratch(plan, g, x), sums, SCALARS[x.dtype]), numbers)
     if chunks > 1:
-        _add_up(-(-size // MOST_ROWS), sums.size, (sums, dw), plan)
+        _add_up(-(-size // MOST_ROWS), sums.size, (sums, dw), numbers)
     return dw
 
 
@@ -85,12 +77,12 @@ def _plan(x_shape, w_shape, g, chunks=1, parts=1):
                     and g.pad_h == g.pad_w == 0)
     width = w_shape[0] * w_shape[1] // parts * w_shape[2]
     block = max(LEAST_ROWS, min(MOST_ROWS, BUFFER // width))
-    return _Plan(*x_shape, *w_shape[:2], w_shape[3], *g, gathered, block, chunks, parts)
+    return _Plan(x_shape[3], *w_shape[:2], w_shape[3], gathered, block, chunks, parts)
 
 
-def _scratch(plan, x):
+def _scratch(plan, g, x):
     """The rows of a block for each thread, where they are gathered."""
-    width = plan.kh * plan.kw // plan.parts * (plan.channels // plan.groups)
+    width = plan.kh * plan.kw // plan.parts * (plan.channels // g.groups)
     return empty((numba.get_num_threads(), plan.block * width if plan.gathered else 0), x.dtype)
 
 
@@ -138,7 +130,7 @@ def _scatter(rows, start, p, group, image, first, count, dx):
                         dx[to + c] += rows[of + c]
 
 
-@block_kernel(_Plan)
+@block_kernel(Images, Geometry, _Plan)
 def _forward(arrays, numbers, rows, vectors, number, thread):
     p = carray(numbers, 1)[0]
     x, w, b, scratch = carray(arrays[0], 1), carray(arrays[1], 1), carray(arrays[2], 1), carray(arrays[3], 1)
@@ -159,7 +151,7 @@ def _forward(arrays, numbers, rows, vectors, number, thread):
              address(y, first * p.outputs + group * some), p.outputs, scalars)
 
 
-@block_kernel(_Plan)
+@block_kernel(Images, Geometry, _Plan)
 def _dx(arrays, numbers, rows, vectors, image, thread):
     p = carray(numbers, 1)[0]
     dy, w, scratch, dx = carray(arrays[0], 1), carray(arrays[1], 1), carray(arrays[2], 1), carray(arrays[3], 1)
@@ -177,7 +169,7 @@ def _dx(arrays, numbers, rows, vectors, image, thread):
             _scatter(scratch, own, p, group, image, first, count, dx)
 
 
-@block_kernel(_Plan)
+@block_kernel(Images, Geometry, _Plan)
 def _dx_of_pixels(arrays, numbers, rows, vectors, number, thread):
     p = carray(numbers, 1)[0]
     dy, w, dx = carray(arrays[0], 1), carray(arrays[1], 1), carray(arrays[3], 1)
@@ -187,7 +179,7 @@ def _dx_of_pixels(arrays, numbers, rows, vectors, number, thread):
          address(dx, first * p.channels), p.channels, carray(arrays[4], 2))
 
 
-@block_kernel(_Plan)
+@block_kernel(Images, Geometry, _Plan)
 def _dw(arrays, numbers, rows, vectors, unit, thread):
     p = carray(numbers, 1)[0]
     x, dy, scratch, sums = carray(arrays[0], 1), carray(arrays[1], 1), carray(arrays[2], 1), carray(arrays[3], 1)
@@ -208,7 +200,7 @@ def _dw(arrays, numbers, rows, vectors, unit, thread):
                  address(sums, unit * inner * p.outputs + group * some), p.outputs, carray(arrays[4], 2))
 
 
-@block_kernel(_Plan)
+@block_kernel(Images, Geometry, _Plan)
 def _add_up(arrays, numbers, rows, vectors, block, thread):
     p = carray(numbers, 1)[0]
     sums, dw = carray(arrays[0], 1), carray(arrays[1], 1)

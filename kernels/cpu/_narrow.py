@@ -19,6 +19,7 @@ from numba import carray
 from fastnet.arrays import contiguous, empty
 from fastnet.kernels.cpu import _narrow_dw, _narrow_forward
 from fastnet.kernels.cpu._blocks import block_kernel
+from fastnet.kernels.cpu._geometry import Geometry, Images
 from fastnet.kernels.cpu._lanes import turn, turn_back
 from fastnet.kernels.cpu._simd import (
     AVX512,
@@ -40,24 +41,13 @@ dw = _narrow_dw.dw
 
 
 class _Plan(NamedTuple):
-    """Shapes, geometry, and what follows from them. `channels` and `outputs` are those of w with its zeros."""
+    """The shape of w, with its zeros, and what follows from it."""
 
-    images: int
-    height: int
-    width: int
-    channels: int
     kh: int
     kw: int
+    channels: int
     outputs: int
     kept: int  # channels of the result
-    out_h: int
-    out_w: int
-    stride_h: int
-    stride_w: int
-    pad_h: int
-    pad_w: int
-    dilation_h: int
-    dilation_w: int
     places: int  # out_w, up to a whole number of tiles
     columns: int  # of the padded image that they see
 
@@ -91,12 +81,12 @@ def dx(dy, w, x_shape, g):
 
 def _run(function, arrays, x_shape, w_shape, kept, g, rows):
     n, height, width, _ = x_shape
-    kh, kw, channels, outputs = w_shape
+    kw = w_shape[1]
     places = -(-g.out_w // PLACES) * PLACES
     columns = max(g.pad_w + width, (places - 1) * g.stride_w + (kw - 1) * g.dilation_w + 1)
     work = n * g.out_h * g.out_w * math.prod(w_shape) // 8  # eight multiply-adds take no longer than a simple operation
-    plan = _Plan(n, height, width, channels, kh, kw, outputs, kept, *g[:8], places, columns)
-    function(-(-n * arrays[1].itemsize // BYTES), work, arrays, plan, (rows, PLACES))
+    numbers = Images(n, height, width), g, _Plan(*w_shape, kept, places, columns)
+    function(-(-n * arrays[1].itemsize // BYTES), work, arrays, numbers, (rows, PLACES))
 
 
 def _rows(channels):
@@ -109,7 +99,7 @@ def _extended(a, axis, rows):
     return np.pad(a, [(0, missing if k == axis else 0) for k in range(a.ndim)]) if missing else a
 
 
-@block_kernel(_Plan)
+@block_kernel(Images, Geometry, _Plan)
 def _forward(arrays, numbers, rows, vectors, block, thread):
     x, w, b, y = carray(arrays[0], 1), carray(arrays[1], 1), carray(arrays[2], 1), carray(arrays[3], 1)
     plan = carray(numbers, 1)[0]
@@ -142,7 +132,7 @@ def _forward(arrays, numbers, rows, vectors, block, thread):
         turn_back(line, 0, outputs, y, block * lanes, count, plan.out_h, plan.out_w, plan.kept, p)
 
 
-@block_kernel(_Plan)
+@block_kernel(Images, Geometry, _Plan)
 def _dx(arrays, numbers, rows, vectors, block, thread):
     dy, w, dx, plan = carray(arrays[0], 1), carray(arrays[1], 1), carray(arrays[2], 1), carray(numbers, 1)[0]
     lanes = BYTES // dy.itemsize

@@ -16,6 +16,7 @@ from numba import carray
 from fastnet.arrays import contiguous, zeros
 from fastnet.kernels.cpu._blocks import block_kernel
 from fastnet.kernels.cpu._border import blank, place
+from fastnet.kernels.cpu._geometry import Geometry, Images
 from fastnet.kernels.cpu._jit import kernel
 from fastnet.kernels.cpu._simd import (
     AVX512,
@@ -34,21 +35,10 @@ OUTPUTS, TAPS, REST = (6, 3, 2) if AVX512 else (6, 1, 1)
 
 
 class _Plan(NamedTuple):
-    """Shapes, geometry, and what follows from them. The sizes of the sums are up to whole numbers of tiles."""
+    """Shapes and what follows from them. The sizes of the sums are up to whole numbers of tiles."""
 
-    images: int
-    height: int
-    width: int
     channels: int
     outputs: int
-    out_h: int
-    out_w: int
-    stride_h: int
-    stride_w: int
-    pad_h: int
-    pad_w: int
-    dilation_h: int
-    dilation_w: int
     kh: int  # of the sums, as the next three
     runs: int  # pieces that a row of a window falls into: with dilation its taps, otherwise one
     run: int  # entries of a piece
@@ -72,12 +62,12 @@ def dw(x, dy, w_shape, g):
         sums = zeros((blocks, sizes[3], *sizes[:3]), x.dtype)
     rows = max(g.pad_h + height, (g.out_h - 1) * g.stride_h + (sizes[0] - 1) * g.dilation_h + 1)
     columns = max(g.pad_w + width, (g.out_w - 1) * g.stride_w + (kw - 1) * g.dilation_w + 1)
-    plan = _Plan(n, height, width, channels, outputs, *g[:8], *sizes, rows, columns)
+    numbers = Images(n, height, width), g, _Plan(channels, outputs, *sizes, rows, columns)
     work = dy.size * kh * kw * channels // 8  # eight multiply-adds take no longer than a simple operation
     if by_pixels:
-        _by_pixels(blocks, work, (x, dy, sums), plan, (ENTRIES, 1))
+        _by_pixels(blocks, work, (x, dy, sums), numbers, (ENTRIES, 1))
     else:
-        _by_windows(blocks, work, (x, dy, sums), plan, (OUTPUTS, TAPS))
+        _by_windows(blocks, work, (x, dy, sums), numbers, (OUTPUTS, TAPS))
     total = sums.sum(0)
     total = total[:, :, :run] if by_pixels else total[:outputs, :kh, :, :run].transpose(1, 2, 3, 0)
     return contiguous(total).reshape(w_shape)
@@ -87,7 +77,7 @@ def _up(number, step):
     return -(-number // step) * step
 
 
-@block_kernel(_Plan)
+@block_kernel(Images, Geometry, _Plan)
 def _by_pixels(arrays, numbers, rows, vectors, block, thread):
     """sums (blocks, KH, runs, entries of a run, K)."""
     x, dy, sums, plan = carray(arrays[0], 1), carray(arrays[1], 1), carray(arrays[2], 1), carray(numbers, 1)[0]
@@ -113,7 +103,7 @@ def _by_pixels(arrays, numbers, rows, vectors, block, thread):
                 to += run * outputs
 
 
-@block_kernel(_Plan)
+@block_kernel(Images, Geometry, _Plan)
 def _by_windows(arrays, numbers, rows, vectors, block, thread):
     """sums (blocks, K, KH, runs, entries of a run)."""
     x, dy, sums, plan = carray(arrays[0], 1), carray(arrays[1], 1), carray(arrays[2], 1), carray(numbers, 1)[0]

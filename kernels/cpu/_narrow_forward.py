@@ -11,6 +11,7 @@ from numba import carray
 
 from fastnet.kernels.cpu._blocks import block_kernel
 from fastnet.kernels.cpu._border import blank, place
+from fastnet.kernels.cpu._geometry import Geometry, Images
 from fastnet.kernels.cpu._simd import AVX512, BYTES, tile_add_products, tile_store, tile_zeros
 
 IMAGES = 4
@@ -19,20 +20,9 @@ TILES = ((8, 2), (7, 2), (10, 1), (8, 1)) if AVX512 else ((5, 1), (4, 1))
 
 
 class _Plan(NamedTuple):
-    images: int
-    height: int
-    width: int
     channels: int
     kh: int
     outputs: int
-    out_h: int
-    out_w: int
-    stride_h: int
-    stride_w: int
-    pad_h: int
-    pad_w: int
-    dilation_h: int
-    dilation_w: int
     runs: int  # pieces that a row of a window falls into: with dilation its taps, otherwise one
     run: int  # entries of a piece
     rows: int  # of the padded image
@@ -57,12 +47,12 @@ def forward(x, w, b, g, tile, y):
     runs, run = (kw, channels) if g.dilation_w > 1 else (1, kw * channels)
     rows = max(g.pad_h + height, (g.out_h - 1) * g.stride_h + (kh - 1) * g.dilation_h + 1)
     columns = max(g.pad_w + width, (g.out_w - 1) * g.stride_w + (kw - 1) * g.dilation_w + 1)
-    plan = _Plan(n, height, width, channels, kh, outputs, *g[:8], runs, run, rows, columns)
+    plan = _Plan(channels, kh, outputs, runs, run, rows, columns)
     work = y.size * kh * kw * channels // 8  # eight multiply-adds take no longer than a simple operation
-    _forward(-(-n // IMAGES), work, (x, w, b, y), plan, tile)
+    _forward(-(-n // IMAGES), work, (x, w, b, y), (Images(n, height, width), g, plan), tile)
 
 
-@block_kernel(_Plan)
+@block_kernel(Images, Geometry, _Plan)
 def _forward(arrays, numbers, pixels, vectors, block, thread):
     x, w, b, y = carray(arrays[0], 1), carray(arrays[1], 1), carray(arrays[2], 1), carray(arrays[3], 1)
     plan = carray(numbers, 1)[0]

@@ -11,7 +11,7 @@ so that both are read from one end to the other.
 """
 
 from fastnet.kernels.cpu._jit import kernel
-from fastnet.kernels.cpu._simd import tile_add_products, tile_add_to, tile_store, tile_zeros
+from fastnet.kernels.cpu._simd import BYTES, tile_add_products, tile_add_to, tile_store, tile_zeros
 
 ROWS = 6  # tiles of a block of sums: 6 x 4 vectors of 32 registers
 PANEL = 4  # vectors
@@ -24,7 +24,7 @@ def _panel(vectors):
 
     @kernel()
     def multiply(v, v_start, tiles, count, channels, u, u_start, m, m_start):
-        lanes = 64 // v.itemsize
+        lanes = BYTES // v.itemsize
         for first in range(0, channels, DEPTH * lanes):
             for t in range(0, count, ROWS):
                 sums = tile_zeros(ROWS, vectors, v)
@@ -52,7 +52,7 @@ def product(v, v_start, tiles, count, channels, u, u_start, first, width, m, m_s
     v holds (channels/lanes, tiles, lanes) from entry `v_start` on, m likewise its outputs; u the panels. The count is
     rounded up to a multiple of `ROWS`: so many tiles are read and written.
     """
-    lanes = 64 // v.itemsize
+    lanes = BYTES // v.itemsize
     vectors = min(PANEL, (width - first) // lanes)
     at, to = u_start + first * channels, m_start + first * tiles
     if vectors == 4:
@@ -65,30 +65,37 @@ def product(v, v_start, tiles, count, channels, u, u_start, first, width, m, m_s
         _panel_1(v, v_start, tiles, count, channels, u, at, m, to)
 
 
+def _row(vectors):
+    """The function that sums one block of `CHANNELS` channels by so many vectors of outputs over `count` tiles."""
+
+    @kernel()
+    def multiply(v, v_start, s, s_start, tiles, count, total, to, width, add):
+        lanes = BYTES // v.itemsize
+        sums = tile_zeros(CHANNELS, vectors, v)
+        for t in range(count):
+            sums = tile_add_products(sums, v, v_start + t * lanes, 1, s, s_start + t * lanes, tiles * lanes)
+        if add:
+            tile_add_to(sums, total, to, width, lanes)
+        else:
+            tile_store(sums, total, to, width, lanes)
+
+    return multiply
+
+
+_row_2, _row_1 = _row(2), _row(1)
+
+
 @kernel()
 def product_of_tiles(v, v_start, s, s_start, tiles, count, first, width, total, start, add):
     """A row of blocks of the sum over `count` tiles, total[c, k] = sum_t v[t, c] s[t, k], plus what is there if `add`.
 
     The row is that of the `CHANNELS` channels from `first` on; total (channels, width) starts at entry `start`.
     """
-    lanes = 64 // v.itemsize
+    lanes = BYTES // v.itemsize
     at = v_start + first // lanes * lanes * tiles + first % lanes
     for k in range(0, width, 2 * lanes):
         to = start + first * width + k
-        of = s_start + k * tiles
         if width - k > lanes:
-            sums = tile_zeros(CHANNELS, 2, v)
-            for t in range(count):
-                sums = tile_add_products(sums, v, at + t * lanes, 1, s, of + t * lanes, tiles * lanes)
-            if add:
-                tile_add_to(sums, total, to, width, lanes)
-            else:
-                tile_store(sums, total, to, width, lanes)
+            _row_2(v, at, s, s_start + k * tiles, tiles, count, total, to, width, add)
         else:
-            last = tile_zeros(CHANNELS, 1, v)
-            for t in range(count):
-                last = tile_add_products(last, v, at + t * lanes, 1, s, of + t * lanes, tiles * lanes)
-            if add:
-                tile_add_to(last, total, to, width, lanes)
-            else:
-                tile_store(last, total, to, width, lanes)
+            _row_1(v, at, s, s_start + k * tiles, tiles, count, total, to, width, add)

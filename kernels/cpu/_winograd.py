@@ -24,31 +24,26 @@ from numba import carray
 
 from fastnet.arrays import contiguous, empty, zeros
 from fastnet.kernels.cpu._blocks import block_kernel
+from fastnet.kernels.cpu._geometry import Geometry, Images
 from fastnet.kernels.cpu._products import CHANNELS, PANEL, ROWS, product, product_of_tiles
-from fastnet.kernels.cpu._vector import LANES
+from fastnet.kernels.cpu._vector import BYTES, LANES
 from fastnet.kernels.cpu._winograd_filters import filter_gradient, filters, transposed
 from fastnet.kernels.cpu._winograd_transforms import POINTS, inputs, output_gradients, outputs
 
 LEAST_TILES = 16  # with fewer, transforming the filters costs more than the products save
 CACHED = 1 << 18  # entries of the transformed tiles of a block: 1 MB in float32, in a core's second-level cache
 FILTERS = 1 << 20  # entries of transformed filters that a core can keep beside them
-WHOLE = 1 << 22  # entries of the transformed tiles where the threads share out the points instead: 16 MB
+WHOLE = 1 << 22  # entries, 16 MB in float32: of the transformed tiles where the threads share out the points instead;
+                 # of all sums of dw where they do not
 CHUNKS = 16  # at most so many sums of dw side by side: so many threads can work at it
 PART = 2 * ROWS  # tiles that a thread transforms at a time where the threads share out the points
 
 
 class _Plan(NamedTuple):
-    """Shapes, geometry, and what follows from them. `channels` are those of x, `features` those of y, in vectors."""
+    """How the work is cut."""
 
-    images: int
-    height: int
-    width: int
-    channels: int
-    out_h: int
-    out_w: int
-    features: int
-    pad_h: int
-    pad_w: int
+    channels: int  # of x, as many as fill vectors
+    features: int  # of y, likewise
     tiles: int
     block: int  # tiles transformed at a time; as many as the buffers hold
     v_step: int  # entries from one point to the next, of transformed tiles of x
@@ -81,21 +76,23 @@ def dx(dy, w, x_shape, g):
 def dw(x, dy, w_shape, g):
     x, dy = _whole_vectors(x, 1), _whole_vectors(dy, 1)
     channels, features = x.shape[3], dy.shape[3]
+    images = Images(*x.shape[:3])
     plan = _plan(x, features, g, 2 * CACHED)
     chunks = min(CHUNKS, WHOLE // (POINTS * channels * features), plan.tiles // plan.block)
     work = plan.tiles * channels * features
     if chunks > 1:
         plan = plan._replace(chunks=1 << (chunks.bit_length() - 1))  # a power of two, which threads can share evenly
         sums = empty((plan.chunks, POINTS, channels, features), x.dtype)
-        _dw_by_tiles(plan.chunks, work, (x, dy, *_buffers(plan, x.dtype, numba.get_num_threads()), sums), plan)
+        v, s = _buffers(plan, x.dtype, numba.get_num_threads())
+        _dw_by_tiles(plan.chunks, work, (x, dy, v, s, sums), (images, g, plan))
     else:
         plan = _plan(x, features, g, WHOLE)
         sums = empty((1, POINTS, channels, features), x.dtype)
         v, s = _buffers(plan, x.dtype, 1)
         for part in _parts(plan):
-            _transform_inputs(-(-part.count // PART), work, (x, v), part)
-            _transform_gradients(-(-part.count // PART), work, (dy, s), part)
-            _sum_products(POINTS * (channels // CHANNELS), work, (v, s, sums), part)
+            _transform_inputs(-(-part.count // PART), work, (x, v), (images, g, part))
+            _transform_gradients(-(-part.count // PART), work, (dy, s), (images, g, part))
+            _sum_products(POINTS * (channels // CHANNELS), work, (v, s, sums), (images, g, part))
     gradient = filter_gradient(sums)
     return gradient if gradient.shape == tuple(w_shape) else contiguous(gradient[:, :, : w_shape[2], : w_shape[3]])
 
@@ -109,29 +106,29 @@ def _convolved(x, w, features, b, g, rotated):
     bias = zeros(width, x.dtype)
     if b is not None:
         bias[:features] = b
+    images, work = Images(*x.shape[:3]), tiles(len(x), g) * channels * width
     if u.size <= FILTERS:
         plan = _plan(x, width, g, CACHED)
         v, m = _buffers(plan, x.dtype, numba.get_num_threads())
-        _by_tiles(-(-plan.tiles // plan.block), plan.tiles * channels * width, (x, u, bias, v, m, y), plan)
+        _by_tiles(-(-plan.tiles // plan.block), work, (x, u, bias, v, m, y),
+                  (images, g, plan))
     else:
         plan = _plan(x, width, g, WHOLE)
         v, m = _buffers(plan, x.dtype, 1)
-        work = plan.tiles * channels * width
         for part in _parts(plan):
-            _transform_inputs(-(-part.count // PART), work, (x, v), part)
-            _products(POINTS * -(-width // (PANEL * LANES[x.dtype])), work, (v, u, m), part)
-            _transform_outputs(-(-part.count // PART), work, (m, bias, y), part)
+            _transform_inputs(-(-part.count // PART), work, (x, v), (images, g, part))
+            _products(POINTS * -(-width // (PANEL * LANES[x.dtype])), work, (v, u, m), (images, g, part))
+            _transform_outputs(-(-part.count // PART), work, (m, bias, y), (images, g, part))
     return y if width == features else contiguous(y[..., :features])
 
 
 def _plan(x, features, g, entries):
     """The plan for blocks of about so many entries of transformed tiles."""
-    n, height, width, channels = x.shape
-    count = tiles(n, g)
+    channels = x.shape[3]
+    count = tiles(len(x), g)
     block = min(count, max(ROWS, entries // (POINTS * (channels + features))))
     block = -(-block // ROWS) * ROWS
-    return _Plan(n, height, width, channels, g.out_h, g.out_w, features, g.pad_h, g.pad_w, count, block,
-                 block * channels + 16, block * features + 16)
+    return _Plan(channels, features, count, block, block * channels + 16, block * features + 16)
 
 
 def _buffers(plan, dtype, threads):
@@ -153,7 +150,7 @@ def _whole_vectors(x, axes):
 
 # Filters that fit a core's cache: each thread takes blocks of tiles from the images to the result.
 
-@block_kernel(_Plan)
+@block_kernel(Images, Geometry, _Plan)
 def _by_tiles(arrays, numbers, rows, vectors, number, thread):
     p = carray(numbers, 1)[0]
     x, y = (carray(arrays[0], (p.images, p.height, p.width, p.channels)),
@@ -164,13 +161,13 @@ def _by_tiles(arrays, numbers, rows, vectors, number, thread):
     own_v, own_m = thread * POINTS * p.v_step, thread * POINTS * p.m_step
     inputs(x, p.out_h, p.out_w, p.pad_h, p.pad_w, first, count, v, own_v, p.block, p.v_step)
     for point in range(POINTS):
-        for k in range(0, p.features, PANEL * (64 // x.itemsize)):
+        for k in range(0, p.features, PANEL * (BYTES // x.itemsize)):
             product(v, own_v + point * p.v_step, p.block, count, p.channels, u, point * p.channels * p.features, k,
                     p.features, m, own_m + point * p.m_step)
     outputs(m, own_m, p.block, p.m_step, bias, first, count, y)
 
 
-@block_kernel(_Plan)
+@block_kernel(Images, Geometry, _Plan)
 def _dw_by_tiles(arrays, numbers, rows, vectors, chunk, thread):
     p = carray(numbers, 1)[0]
     x, dy = (carray(arrays[0], (p.images, p.height, p.width, p.channels)),
@@ -190,43 +187,44 @@ def _dw_by_tiles(arrays, numbers, rows, vectors, chunk, thread):
 
 # Larger ones: the threads transform tiles, then each takes points, and so its part of the filters or sums.
 
-@block_kernel(_Plan)
+@block_kernel(Images, Geometry, _Plan)
 def _transform_inputs(arrays, numbers, rows, vectors, part, thread):
     p = carray(numbers, 1)[0]
     x, v = carray(arrays[0], (p.images, p.height, p.width, p.channels)), carray(arrays[1], 1)
     begin = part * PART
     inputs(x, p.out_h, p.out_w, p.pad_h, p.pad_w, p.first + begin, min(PART, p.count - begin), v,
-           begin * (64 // x.itemsize), p.block, p.v_step)
+           begin * (BYTES // x.itemsize), p.block, p.v_step)
 
 
-@block_kernel(_Plan)
+@block_kernel(Images, Geometry, _Plan)
 def _transform_gradients(arrays, numbers, rows, vectors, part, thread):
     p = carray(numbers, 1)[0]
     dy, s = carray(arrays[0], (p.images, p.out_h, p.out_w, p.features)), carray(arrays[1], 1)
     begin = part * PART
-    output_gradients(dy, p.first + begin, min(PART, p.count - begin), s, begin * (64 // dy.itemsize), p.block, p.m_step)
+    output_gradients(dy, p.first + begin, min(PART, p.count - begin), s, begin * (BYTES // dy.itemsize), p.block,
+                     p.m_step)
 
 
-@block_kernel(_Plan)
+@block_kernel(Images, Geometry, _Plan)
 def _transform_outputs(arrays, numbers, rows, vectors, part, thread):
     p = carray(numbers, 1)[0]
     m, bias = carray(arrays[0], 1), carray(arrays[1], 1)
     y = carray(arrays[2], (p.images, p.out_h, p.out_w, p.features))
     begin = part * PART
-    outputs(m, begin * (64 // y.itemsize), p.block, p.m_step, bias, p.first + begin, min(PART, p.count - begin), y)
+    outputs(m, begin * (BYTES // y.itemsize), p.block, p.m_step, bias, p.first + begin, min(PART, p.count - begin), y)
 
 
-@block_kernel(_Plan)
+@block_kernel(Images, Geometry, _Plan)
 def _products(arrays, numbers, rows, vectors, unit, thread):
     p = carray(numbers, 1)[0]
     v, u, m = carray(arrays[0], 1), carray(arrays[1], 1), carray(arrays[2], 1)
-    width = PANEL * (64 // v.itemsize)
+    width = PANEL * (BYTES // v.itemsize)
     point, panel = divmod(unit, (p.features + width - 1) // width)
     product(v, point * p.v_step, p.block, p.count, p.channels, u, point * p.channels * p.features, panel * width,
             p.features, m, point * p.m_step)
 
 
-@block_kernel(_Plan)
+@block_kernel(Images, Geometry, _Plan)
 def _sum_products(arrays, numbers, rows, vectors, unit, thread):
     p = carray(numbers, 1)[0]
     v, s, sums = carray(arrays[0], 1), carray(arrays[1], 1), carray(arrays[2], 1)

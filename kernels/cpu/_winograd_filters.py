@@ -28,7 +28,7 @@ def filters(w, rotated):
     """
     channels, features = w.shape[2:]
     u = empty((POINTS, channels, features), w.dtype)
-    _filters(channels, u.size, (w, u), _Plan(channels, features, rotated))
+    _filters(channels, u.size, (w, u), (_Plan(channels, features, rotated),))
     return u
 
 
@@ -36,7 +36,7 @@ def transposed(w):
     """(3, 3, K, C) of w (3, 3, C, K), where C and K fill vectors."""
     channels, features = w.shape[2:]
     turned = empty((3, 3, features, channels), w.dtype)
-    _transposed(channels // LANES[w.dtype], w.size, (w, turned), _Plan(channels, features))
+    _transposed(channels // LANES[w.dtype], w.size, (w, turned), (_Plan(channels, features),))
     return turned
 
 
@@ -44,7 +44,7 @@ def filter_gradient(sums):
     """dw (3, 3, C, K) = G^T u G for the sum u of sums (chunks, 36, C, K)."""
     chunks, _, channels, features = sums.shape
     dw = empty((3, 3, channels, features), sums.dtype)
-    _filter_gradient(channels, sums.size, (sums, dw), _Plan(channels, features, chunks=chunks))
+    _filter_gradient(channels, sums.size, (sums, dw), (_Plan(channels, features, chunks=chunks),))
     return dw
 
 
