@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from fastnet.arena import arena
+
 Array = Any  # numpy.ndarray or cupy.ndarray; the two share an interface but no base class
 
 
@@ -94,23 +96,47 @@ def rehearsing() -> bool:
 
 
 def empty(shape: int | tuple[int, ...], dtype: Any) -> Array:
-    """An uninitialised NumPy array for a kernel's result; a large one starts on a cache line, which kernels like."""
+    """An uninitialised NumPy array for a kernel's result; a large one comes from the arena and starts on a cache line.
+
+    It is an array like any other, and safe to keep and to hand out: its memory is used again when the last view of it
+    is gone.
+    """
     stand_in = _stand_in.get()
     if stand_in is not None:
         return stand_in(shape, dtype)
     dtype = np.dtype(dtype)
     nbytes = (shape if isinstance(shape, int) else math.prod(shape)) * dtype.itemsize
-    return np.empty(shape, dtype) if nbytes < LARGE else _aligned(np.empty(nbytes + LINE, np.uint8), shape, dtype)
+    if nbytes < LARGE:
+        return np.empty(shape, dtype)
+    memory = arena()
+    y = None if memory is None else memory.empty(shape, dtype, nbytes)
+    return _aligned(np.empty(nbytes + LINE, np.uint8), shape, dtype) if y is None else y
 
 
 def zeros(shape: int | tuple[int, ...], dtype: Any) -> Array:
     """A NumPy array of zeros for a kernel's sums."""
-    return (_stand_in.get() or np.zeros)(shape, dtype)
+    y = empty(shape, dtype)
+    if not rehearsing():
+        y.fill(0)
+    return y
 
 
 def contiguous(x: Array) -> Array:
     """`x` with its entries side by side in C's order, at least one-dimensional: itself, or a copy."""
-    return np.ascontiguousarray(x) if isinstance(x, (np.ndarray, np.generic)) else x.contiguous()
+    if not isinstance(x, (np.ndarray, np.generic)):
+        return x.contiguous()
+    if x.nbytes < LARGE or x.flags.c_contiguous:
+        return np.ascontiguousarray(x)
+    y = empty(x.shape, x.dtype)
+    y[...] = x
+    return y
+
+
+def release() -> None:
+    """Hand the memory of the arena that no array is using back to the system, as `fit` does at its end."""
+    memory = arena()
+    if memory is not None:
+        memory.release()
 
 
 def zeros_aligned(size: int, dtype: Any) -> Array:

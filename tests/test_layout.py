@@ -18,7 +18,8 @@ PACKAGES = {"fastnet": ROOT / "fastnet", "fastnet.kernels": ROOT / "kernels", "f
 # Package or module -> which others of ours it may import. Inside a package any import is fine.
 BELOW_TRAIN = {"nn", "optim", "data", "backend", "plots", "arrays", "shapes", "paths", "functions", "shadows"}
 MAY_IMPORT: dict[str, set[str]] = {
-    "arrays": set(),
+    "arena": set(),
+    "arrays": {"arena"},
     "shapes": set(),
     "shadows": {"arrays"},
     "plots": set(),
