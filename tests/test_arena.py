@@ -8,6 +8,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from tiny import fit
 
 import fastnet as fn
 from fastnet import arena, arrays
@@ -19,6 +20,14 @@ MIB = 2**20
 
 def take(memory, nbytes):
     return memory.empty(nbytes, np.dtype(np.uint8), nbytes)
+
+
+@pytest.fixture
+def own(monkeypatch):
+    """An arena for one test, which the library uses."""
+    memory = Arena(1024 * MIB)
+    monkeypatch.setattr(arrays, "arena", lambda: memory)
+    return memory
 
 
 def start(array):
@@ -63,12 +72,10 @@ def test_free_neighbours_are_joined_and_the_smallest_range_that_fits_is_taken():
     assert start(take(memory, 64 * PAGE)) == base
 
 
-def test_what_does_not_fit_is_refused_and_numpy_makes_it(monkeypatch):
-    memory = Arena(4 * MIB)
-    monkeypatch.setattr(arrays, "arena", lambda: memory)
-    first, second = arrays.empty(3 * MIB, np.uint8), arrays.empty(2 * MIB, np.uint8)
-    assert memory.in_use == 3 * MIB and take(memory, 2 * MIB) is None
-    assert len(second) == 2 * MIB and start(second) % arrays.LINE == 0 and not np.shares_memory(first, second)
+def test_what_does_not_fit_is_refused_and_numpy_makes_it(own):
+    first, second = arrays.empty(1000 * MIB, np.uint8), arrays.empty(25 * MIB, np.uint8)
+    assert own.in_use == 1000 * MIB and take(own, 25 * MIB) is None
+    assert len(second) == 25 * MIB and start(second) % arrays.LINE == 0 and not np.shares_memory(first, second)
 
 
 def test_nobody_waits_for_an_arena_at_work():
@@ -169,35 +176,41 @@ def test_where_nothing_is_reserved_numpy_does_it(monkeypatch):
 
 
 @pytest.mark.parametrize("make", [arrays.empty, arrays.zeros])
-def test_large_arrays_come_from_the_arena(make):
-    before = arena.arena().in_use
+def test_large_arrays_come_from_the_arena(own, make):
     large, small = make((128, 256), np.float32), make((10, 10), np.float32)
-    assert arena.arena().in_use - before == 128 * 256 * 4
+    assert own.in_use == 128 * 256 * 4
     large[...] = 1
     del large
     assert make is arrays.empty or not make((128, 256), np.float32).any()
     assert small.flags.owndata
 
 
-def test_a_large_copy_comes_from_the_arena():
+def test_a_large_copy_comes_from_the_arena(own):
     x = np.arange(2**16, dtype=np.float32).reshape(256, 256)
-    before = arena.arena().in_use
     y = arrays.contiguous(x.T)
-    assert arena.arena().in_use - before == x.nbytes and y.flags.c_contiguous and np.array_equal(y, x.T)
+    assert own.in_use == x.nbytes and y.flags.c_contiguous and np.array_equal(y, x.T)
     assert arrays.contiguous(x) is x
 
 
 @pytest.mark.parametrize(("name", "options"), [("lenet5", {}), ("vgg-a-bn", {"filter_multiplier": 0.25}),
                                                ("mobilenet", {"filter_multiplier": 0.25})])
-def test_after_its_second_step_training_takes_no_more_memory(name, options):
+def test_after_its_second_step_training_takes_no_more_memory(own, name, options):
     generator = np.random.default_rng(0)
     x, labels = generator.standard_normal((64, 32, 32, 3), np.float32), generator.integers(0, 10, 64)
     step = fn.TrainStep(fn.build(name, **options), fn.SGD(lr=0.01, momentum=0.9))
-    gc.collect()
     for _ in range(2):
         step(x, labels)
-    extent, faults = arena.arena().extent, resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    extent, faults = own.extent, resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(4):
         step(x, labels)
-    assert arena.arena().extent == extent
+    assert own.extent == extent > 4 * x.nbytes
     assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults < 100  # a step uses thousands of pages
+
+
+def test_a_finished_run_hands_its_memory_back(own):
+    large = arrays.empty(16 * MIB, np.uint8)
+    del large
+    assert own.extent == 16 * MIB
+    fit()
+    gc.collect()  # a run's parts hold on to each other
+    assert own.extent < MIB

@@ -1,4 +1,4 @@
-"""The predicted memory of a training step, beside what NumPy really allocates."""
+"""The predicted memory of a training step, beside what NumPy and the arena really allocate."""
 
 import gc
 import tracemalloc

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from fastnet.arrays import single_threaded_blas, to_numpy
+from fastnet.arrays import release, single_threaded_blas, to_numpy
 from fastnet.data import Batches, Dataset, Standardization
 from fastnet.data.augmentation import Augmentation
 from fastnet.nn.sequential import Sequential
@@ -211,6 +211,7 @@ class _Loop:
                 raise OSError(f"the run is done (test accuracy {found.accuracy:.4f}, test loss {found.loss:.4f}), but "
                               f"its result cannot be written to {self.folder} ({error.strerror or error}); --resume "
                               "does so again") from error
+        release()
         return Run(self.model, self.standardization, history, result, self.folder)
 
     def _write_result(self, folder: Path, history: list[dict[str, Any]], result: dict[str, Any]) -> None:

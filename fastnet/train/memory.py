@@ -2,7 +2,8 @@
 
 Nothing here models the layers or the kernels. `fastnet.shadows` takes the place of the arrays, the compiled kernels are
 left out, and a ledger counts what `TrainStep`, the layers and the kernels' own code make, keep and let go. What is not
-counted: the few hundred kB that a compiled kernel takes for itself while it runs, and Python's own objects.
+counted: the few hundred kB that a compiled kernel takes for itself while it runs, the gaps between arrays that
+`fastnet.arena` tells of, and Python's own objects.
 """
 
 from typing import Any, NamedTuple

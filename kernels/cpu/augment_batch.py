@@ -6,6 +6,7 @@ The order of operations is the reference's, and so are the bits.
 import numpy as np
 from numba import prange
 
+from fastnet.arrays import empty
 from fastnet.functions.augment_batch import ATTEMPTS, FIRST_ATTEMPT, LOG_ASPECT, TERMS, last_resort, problem
 from fastnet.functions.philox import AUGMENT, split_key
 from fastnet.kernels.cpu import standardize_batch
@@ -25,7 +26,7 @@ def supports(images, indices, samples, mean, scale, *, key, dtype="float32", **o
 
 def run(images, indices, samples, mean, scale, *, key, pad=0, horizontal_flip=False, vertical_flip=False,
         resized_crop=None, cutout=0, dtype="float32"):
-    y = np.empty((len(indices), *images.shape[1:]), mean.dtype)
+    y = empty((len(indices), *images.shape[1:]), mean.dtype)
     indices, samples = (np.ascontiguousarray(a, np.int64) for a in (indices, samples))
     words = (key[1], *split_key(key[0]))
     mean, scale = mean.reshape(-1), scale.reshape(-1)

@@ -3,6 +3,7 @@
 import numpy as np
 from numba import prange
 
+from fastnet.arrays import empty
 from fastnet.kernels.cpu._jit import is_float, parallel_kernel
 
 
@@ -16,7 +17,7 @@ def supports(images, indices, mean, scale, *, dtype="float32"):
 
 
 def run(images, indices, mean, scale, *, dtype="float32"):
-    y = np.empty((len(indices), *images.shape[1:]), mean.dtype)
+    y = empty((len(indices), *images.shape[1:]), mean.dtype)
     _run.sized(y.size)(images.reshape(len(images), mean.size), np.ascontiguousarray(indices, np.int64),
                        mean.reshape(-1), scale.reshape(-1), y.reshape(len(y), mean.size))
     return y
