@@ -3,6 +3,8 @@
 import gc
 import mmap
 import resource
+import subprocess
+import sys
 import threading
 import tracemalloc
 
@@ -156,6 +158,25 @@ def test_no_two_arrays_meet(threads):
         worker.join()
     assert not wrong and memory.in_use == 0
     assert len(take(memory, 256 * PAGE)) == 256 * PAGE  # all of it is one range again
+
+
+FORK = """
+import os
+from fastnet import arrays
+x = arrays.empty(2**20, "float32")
+x[:] = 1
+child = os.fork()
+y = arrays.empty(2**20, "float32")
+y[:] = 2
+if child == 0:
+    x[:] = 3
+    os._exit(0 if x.sum() + y.sum() == 5 * 2**20 else 1)
+assert os.waitpid(child, 0)[1] == 0 and x.sum() + y.sum() == 3 * 2**20
+"""
+
+
+def test_a_fork_has_a_copy_of_its_own():
+    subprocess.run([sys.executable, "-c", FORK], check=True, timeout=60)
 
 
 def test_a_limited_address_space_is_left_alone(monkeypatch):
