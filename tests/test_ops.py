@@ -23,6 +23,8 @@ from fastnet.check.evidence import signed
 ROOT = Path(fastnet.__file__).parents[1]
 OPS = ops()
 POOLS = ["avg_pool2d", "global_avg_pool", "max_pool2d"]
+BATCHED = {"x", "labels", "targets", "samples", "shortcut"}  # arrays with an entry a sample
+BATCH_NORMS = ["batch_norm", "batch_norm_add_relu", "batch_norm_relu"]  # with statistics of the batch
 ELEMENTWISE = [op for op in OPS if len(argument_names(backend.module("reference", op), 0)) == 1 and op not in POOLS]
 FLOAT32_BOUND = 2e-6  # of the largest entry: 17 roundings
 FLOAT16_BOUND = 2e-3  # two roundings
@@ -78,8 +80,9 @@ def on(library, arrays):
 
 
 def cast(case: Case, x_type, parameter_type=None) -> list:
-    """The case's arrays with x, and the other floating arrays, in other types."""
-    kinds = [x_type] + [parameter_type or x_type] * len(case.arrays)
+    """The case's arrays with x and what is added to it, and the other floating arrays, in other types."""
+    kinds = [x_type if name in ("x", "shortcut") else parameter_type or x_type
+             for name in argument_names(backend.module("reference", case.op), 0)]
     return [a if a is None or a.dtype.kind != "f" else a.astype(t) for a, t in zip(case.arrays, kinds, strict=False)]
 
 
@@ -205,10 +208,9 @@ def test_dispatch(case, dtype):
 def _many(case, size=1 << 17):
     """The case's arrays as float32 with so many samples that x has `size` entries; parameters stay as they are."""
     names = argument_names(backend.module("reference", case.op), 0)
-    batched = {"x", "labels", "targets", "samples"}
     arrays = cast(case, np.float32)
     repeats = -(-size // arrays[0].size)
-    tiled = [np.concatenate([a] * repeats) if name in batched else a
+    tiled = [np.concatenate([a] * repeats) if name in BATCHED else a
              for name, a in zip(names, arrays, strict=False)]
     # No two samples alike, or a mix-up of rows would not show. 1.25 keeps its distance from the kinks.
     tiled[0] *= np.random.default_rng(2).uniform(1, 1.25, (len(tiled[0]),) + (1,) * (tiled[0].ndim - 1)).astype("f")
@@ -279,25 +281,25 @@ def test_nan_stays(op, implementation, dtype):
         np.testing.assert_array_equal(np.isnan(to_numpy(y)), np.isnan(x))
 
 
-@pytest.mark.parametrize("op", [op for op in OPS if np.ndim(
-    backend.module("reference", op).forward(*cases(op)[0].arrays, **cases(op)[0].options)[0]) and op != "batch_norm"])
+@pytest.mark.parametrize("op", [op for op in OPS if op not in BATCH_NORMS and np.ndim(
+    backend.module("reference", op).forward(*cases(op)[0].arrays, **cases(op)[0].options)[0])])
 def test_empty_batch(op):
     """No samples give no outputs, and gradients of the parameters that are zero; losses and statistics refuse."""
     case = cases(op)[0]
     names = argument_names(backend.module("reference", op), 0)
-    arrays = [a[:0] if name in ("x", "samples") else a for name, a in zip(names, case.arrays, strict=True)]
+    arrays = [a[:0] if name in BATCHED else a for name, a in zip(names, case.arrays, strict=True)]
     y, back = backend.run(op, *arrays, **case.options)
     assert y.shape[0] == 0
     for a, gradient in zip(arrays, back(y), strict=True):
         assert gradient is None or (gradient.shape == a.shape and not gradient.any())
 
 
-@pytest.mark.parametrize("case", cases("batch_norm"), ids=lambda c: c.label)
+@pytest.mark.parametrize("case", [case for op in BATCH_NORMS for case in cases(op)], ids=lambda c: f"{c.op}-{c.label}")
 def test_batch_norm_hands_out_its_statistics(case):
     """Mean and biased variance, for the running averages of a layer."""
     x, axes = case.arrays[0], tuple(range(case.arrays[0].ndim - 1))
     for implementation in backend.ORDER["numpy"]:
-        module = found("batch_norm", implementation)
+        module = found(case.op, implementation)
         mean, var = module.statistics(module.forward(*case.arrays, **case.options)[1])
         np.testing.assert_allclose(mean, x.mean(axis=axes), rtol=1e-13)
         np.testing.assert_allclose(var, x.var(axis=axes), rtol=1e-13)
@@ -348,6 +350,14 @@ WINDOWS = ({"window": 0}, {"window": 5}, {"window": 2, "stride": 0}, {"window": 
 W = np.ones((3, 3, 3, 6))
 C = np.ones(3)
 KEY = {"p": 0.5, "key": (1, 2, 3)}
+NORM = [("integer x", (INTEGERS, C, C), {}), ("1-d x", (C, C, C), {}), ("no samples", (X[:0], C, C), {}),
+        ("gamma", (X, C[:2], C), {}), ("beta", (X, C, C[:2]), {}), ("2-d gamma", (X, X[:1], C), {}),
+        ("no gamma", (X, None, C), {}), ("eps=0", (X, C, C), {"eps": 0}),
+        ("eps=nan", (X, C, C), {"eps": NAN}), ("integer beta", (X, C, C.astype(int)), {})]
+FIXED_NORM = [("integer x", (INTEGERS, C, C, C, C), {}), ("1-d x", (C, C, C, C, C), {}),
+              ("gamma", (X, C[:2], C, C, C), {}), ("beta", (X, C, C[:2], C, C), {}),
+              ("mean", (X, C, C, C[:2], C), {}), ("var", (X, C, C, C, C[:2]), {}),
+              ("no var", (X, C, C, C), {}), ("eps=0", (X, C, C, C, C), {"eps": 0})]
 MALFORMED = {
     "linear": [("integer x", (INTEGERS, X.T, None), {}), ("integer w", (X, INTEGERS.T, None), {}),
                ("1-d x", (C, X.T, None), {}), ("4-d x", (np.ones((5, 2, 2, 3)), X.T), {}), ("1-d w", (X, C), {}),
@@ -355,14 +365,15 @@ MALFORMED = {
                ("2-d b", (X, X.T, np.ones((1, 5))), {}),
                ("integer b", (X, X.T, np.ones(5, int)), {}), ("w is a list", (X, X.T.tolist()), {}),
                ("no w", (X, None), {}), ("w left out", (X,), {}), ("four arrays", (X, X.T, None, X), {})],
-    "batch_norm": [("integer x", (INTEGERS, C, C), {}), ("1-d x", (C, C, C), {}), ("no samples", (X[:0], C, C), {}),
-                   ("gamma", (X, C[:2], C), {}), ("beta", (X, C, C[:2]), {}), ("2-d gamma", (X, X[:1], C), {}),
-                   ("no gamma", (X, None, C), {}), ("eps=0", (X, C, C), {"eps": 0}),
-                   ("eps=nan", (X, C, C), {"eps": NAN}), ("integer beta", (X, C, C.astype(int)), {})],
-    "batch_norm_fixed": [("integer x", (INTEGERS, C, C, C, C), {}), ("1-d x", (C, C, C, C, C), {}),
-                         ("gamma", (X, C[:2], C, C, C), {}), ("beta", (X, C, C[:2], C, C), {}),
-                         ("mean", (X, C, C, C[:2], C), {}), ("var", (X, C, C, C, C[:2]), {}),
-                         ("no var", (X, C, C, C), {}), ("eps=0", (X, C, C, C, C), {"eps": 0})],
+    "batch_norm": NORM,
+    "batch_norm_relu": NORM,
+    "batch_norm_add_relu": [*((label, (*arrays, arrays[0]), options) for label, arrays, options in NORM),
+                            ("shortcut", (X, C, C, X[:, :2]), {}), ("integer shortcut", (X, C, C, INTEGERS), {}),
+                            ("no shortcut", (X, C, C), {})],
+    "batch_norm_fixed": FIXED_NORM,
+    "batch_norm_fixed_relu": FIXED_NORM,
+    "batch_norm_fixed_add_relu": [*((label, (*arrays, arrays[0]), options) for label, arrays, options in FIXED_NORM
+                                    if label != "no var"), ("shortcut", (X, C, C, C, C, X[:, :2]), {})],
     "dropout": [("integer x", (INTEGERS, LABELS), KEY), ("0-d x", (np.ones(()), LABELS), KEY),
                 ("float samples", (X, C), KEY), ("too few samples", (X, LABELS[:4]), KEY),
                 ("no samples", (X, None), KEY), ("samples is a list", (X, [1, 2, 3, 4, 5]), KEY),

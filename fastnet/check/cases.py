@@ -13,6 +13,7 @@ import numpy as np
 
 import fastnet.ops
 from fastnet.functions.philox import DROPOUT
+from fastnet.ops import batch_norm, batch_norm_fixed
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +67,36 @@ def _batch_norm(rng):
     for label, shape, options in (("(N, C)", (7, 5), {}), ("(N, H, W, C)", (5, 3, 3, 3), {"eps": 1e-3})):
         gamma, beta = rng.standard_normal((2, shape[-1]))
         yield label, (1.5 + 2 * rng.standard_normal(shape), gamma, beta), options
+
+
+def _batch_norm_relu(rng):
+    for label, (x, gamma, _), options in _batch_norm(rng):
+        rows = x.reshape(-1, x.shape[-1])
+        ordered = np.sort(rows, axis=0)[len(rows) // 4 : -(len(rows) // 4)]
+        # Zero lies in the middle of the widest gap between two values of a channel.
+        widest = np.diff(ordered, axis=0).argmax(axis=0), np.arange(x.shape[-1])
+        threshold = (ordered[:-1][widest] + ordered[1:][widest]) / 2
+        gamma += np.sign(gamma)
+        rstd = 1 / np.sqrt(rows.var(axis=0) + options.get("eps", 1e-5))
+        yield label, (x, gamma, -gamma * (threshold - rows.mean(axis=0)) * rstd), options
+
+
+def _batch_norm_add_relu(rng):
+    for label, arrays, options in _batch_norm(rng):
+        normalised, _ = batch_norm.forward(*arrays, **options)
+        yield label, (*arrays, _away_from_zero(rng, *normalised.shape) - normalised), options
+
+
+def _batch_norm_fixed_relu(rng):
+    for label, (x, gamma, beta, mean, var), options in _batch_norm_fixed(rng):
+        scale = gamma / np.sqrt(var + options.get("eps", 1e-5))
+        yield label, (mean + (_away_from_zero(rng, *x.shape) - beta) / scale, gamma, beta, mean, var), options
+
+
+def _batch_norm_fixed_add_relu(rng):
+    for label, arrays, options in _batch_norm_fixed(rng):
+        normalised, _ = batch_norm_fixed.forward(*arrays, **options)
+        yield label, (*arrays, _away_from_zero(rng, *normalised.shape) - normalised), options
 
 
 def _batch_norm_fixed(rng):
@@ -141,7 +172,11 @@ _CASES = {
     "avg_pool2d": _pool,
     "global_avg_pool": _global_avg_pool,
     "batch_norm": _batch_norm,
+    "batch_norm_add_relu": _batch_norm_add_relu,
     "batch_norm_fixed": _batch_norm_fixed,
+    "batch_norm_fixed_add_relu": _batch_norm_fixed_add_relu,
+    "batch_norm_fixed_relu": _batch_norm_fixed_relu,
+    "batch_norm_relu": _batch_norm_relu,
     "dropout": _dropout,
     "elu": _elementwise({}, {"alpha": 0.5}, kink=True),
     "gelu": _elementwise({"approximate": "none"}, {"approximate": "tanh"}),

@@ -3,12 +3,26 @@
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from fastnet import backend
 from fastnet.arrays import Array, array_module
 from fastnet.nn import layers
 from fastnet.nn.convolution import Conv2d
+from fastnet.nn.fuse import fused
 from fastnet.nn.initializers import Initializer
-from fastnet.nn.layer import Backward, Container, Context, Layer, Shape, has_parameters, require_maps, run, shape_after
-from fastnet.nn.layers import BatchNorm
+from fastnet.nn.layer import (
+    Backward,
+    Chain,
+    Container,
+    Context,
+    Layer,
+    Shape,
+    gone_back,
+    has_parameters,
+    require_maps,
+    run,
+    shape_after,
+)
+from fastnet.nn.layers import BatchNorm, ReLU
 from fastnet.nn.sequential import Sequential
 
 
@@ -36,32 +50,51 @@ class Residual(Container):
                     raise TypeError(f"Residual: a layer is needed, got {layer!r}")
                 layer.name = name
         self.adopt(self.children())
+        self._ending: tuple[Chain, BatchNorm] | None = None  # fused: what is run of `main` before its last layer
 
     def children(self) -> list[Layer]:
         return [*self.main.layers, *(layer for layer in (self.shortcut, self.activation) if layer is not None)]
 
     def __call__(self, x: Array, context: Context) -> tuple[Array, Backward]:
-        branch, main_back = self.main(x, context)
+        ending = self._ending if context.tap is None else None
+        branch, main_back = (self.main if ending is None else ending[0])(x, context)
         direct, shortcut_back = x, None
         if self.shortcut is not None:
             direct, shortcut_back = run(self.shortcut, x, context)
         if branch.shape != direct.shape:
             raise ValueError(f"Residual: main gives {tuple(branch.shape)} but the shortcut {tuple(direct.shape)}")
-        y, activation_back = branch + direct, None
-        if self.activation is not None:
-            y, activation_back = run(self.activation, y, context)
+        sum_back: Backward | None
+        y, sum_back = self._sum(branch, direct, context) if ending is None else ending[1].run(
+            "_add_relu", branch, context, direct)
 
         def back(dy: Array, needs_dx: bool = True) -> Array | None:
-            nonlocal activation_back
-            if activation_back is not None:
-                dy = activation_back(dy)
-                activation_back = None  # what it kept is free now (`main` refuses to go back twice)
-            dx = main_back(dy, needs_dx)
-            beside = dy if shortcut_back is None else shortcut_back(dy, needs_dx)
+            nonlocal sum_back
+            if sum_back is None:
+                raise gone_back("Residual")
+            dx, beside = sum_back(dy)  # type: ignore[misc]
+            sum_back = None  # what it kept is free now
+            dx = main_back(dx, needs_dx)
+            if shortcut_back is not None:
+                beside = shortcut_back(beside, needs_dx)
             # A new array: dy is still the caller's, and a layer may hand on what it was given.
-            return dx + beside if needs_dx else None  # type: ignore[operator]
+            return backend.call("add", dx, beside) if needs_dx else None
 
         return y, back
+
+    def _sum(self, branch: Array, direct: Array, context: Context) -> tuple[Array, Backward]:
+        """activation(branch + direct), and the way back from dy to both gradients."""
+        y = backend.call("add", branch, direct)
+        if self.activation is None:
+            return y, lambda dy: (dy, dy)
+        y, back = run(self.activation, y, context)
+        return y, lambda dy: (back(dy),) * 2
+
+    def fuse(self) -> list[Layer]:
+        """Where `main` ends with batch normalisation and the activation is ReLU, the block ends in one op."""
+        norm = self.main.layers[-1] if self.main.layers else None
+        if self._ending is None and type(norm) is BatchNorm and type(self.activation) is ReLU:
+            self._ending = Chain(fused(self.main.layers[:-1])), norm
+        return self.main.fuse() if self._ending is None else self._ending[0].layers
 
     def leaves(self, shape: Shape, needs_dx: bool = False) -> Iterator[tuple[Layer, Shape, bool]]:
         yield from self.main.leaves(shape, needs_dx)
@@ -152,7 +185,7 @@ class Concatenate(Container):
                 part = branch_back(dy[..., start : start + width].copy(), needs_dx)
                 start += width
                 if needs_dx:
-                    dx = part if dx is None else dx + part
+                    dx = part if dx is None else backend.call("add", dx, part)
             return dx
 
         return array_module(x).concatenate(parts, axis=-1), back

@@ -101,6 +101,13 @@ class Container(Layer):
     def macs(self, shape: Shape) -> int:
         return sum(layer.macs(inner) for layer, inner, _ in self.leaves(shape))
 
+    def fuse(self) -> list[Layer]:
+        """Run neighbouring layers as one where there is a pattern (`fastnet.nn.fuse`); return what is run from now on.
+
+        The children stay as they are, and those that are containers are asked by themselves.
+        """
+        return []
+
     def adopt(self, children: Iterable[Layer]) -> None:
         """Take in the children, which have their names. Raises ValueError for a name or a layer that is there twice."""
         children = list(children)
@@ -117,6 +124,39 @@ class Container(Layer):
 
     def __repr__(self) -> str:
         return f"{self.kind}({', '.join(map(repr, self.children()))})"
+
+
+class Chain:
+    """Layers run one after the other: each takes what the one before it gives."""
+
+    def __init__(self, layers: Iterable[Layer]) -> None:
+        self.layers = list(layers)
+        self._needed = [False]  # whether layer i must hand dx to a parameter below it
+        for layer in self.layers[:-1]:
+            self._needed.append(self._needed[-1] or has_parameters(layer))
+
+    def __call__(self, x: Array, context: Context) -> tuple[Array, Backward]:
+        backs = []
+        for layer in self.layers:
+            x, back = run(layer, x, context)
+            backs.append(back)
+
+        def backward(dy: Array, needs_dx: bool = True) -> Array | None:
+            if len(backs) < len(self.layers):
+                raise gone_back("Sequential")
+            for below in reversed(self._needed[: len(backs)]):
+                # Taken off the list, a layer's cache is free as soon as it is used.
+                dy = backs.pop()(dy, needs_dx or below)
+                if not (needs_dx or below):
+                    return None
+            return dy
+
+        return x, backward
+
+
+def gone_back(kind: str) -> RuntimeError:
+    """The error for a container's second way back of the same pass."""
+    return RuntimeError(f"{kind}: this pass went back already, which frees what it had kept; go forward once more")
 
 
 def run(layer: Layer, x: Array, context: Context) -> tuple[Array, Backward]:

@@ -95,25 +95,34 @@ class BatchNorm(Layer):
         return cls(num_features, eps=epsilon, stat_decay=momentum, unbiased=False)
 
     def __call__(self, x: Array, context: Context) -> tuple[Array, Backward]:
+        return self.run("", x, context)
+
+    def run(self, then: str, x: Array, context: Context, *beside: Array) -> tuple[Array, Backward]:
+        """The passes of the op that is batch normalisation and what `then` names: "", "_relu" or "_add_relu".
+
+        Where such an op takes an array `beside` x, back gives the pair of its gradient and dx, dx first.
+        """
         gamma, beta = self.parameters_here["gamma"], self.parameters_here["beta"]
         if context.training:
-            op = backend.pair("batch_norm", x, gamma.value, beta.value, eps=self.eps)
-            y, cache = op.forward(x, gamma.value, beta.value, eps=self.eps)
+            arrays = (x, gamma.value, beta.value, *beside)
+            op = backend.pair("batch_norm" + then, *arrays, eps=self.eps)
+            y, cache = op.forward(*arrays, eps=self.eps)
             if context.update_statistics:
                 mean, var = op.statistics(cache)
                 self._update(mean, var, math.prod(x.shape[:-1]))
         else:
             dtype = accumulator(x.dtype)
-            arrays = (x, gamma.value, beta.value, *(s.astype(dtype, copy=False) for s in self.statistics_here.values()))
-            op = backend.pair("batch_norm_fixed", *arrays, eps=self.eps)
+            running = (s.astype(dtype, copy=False) for s in self.statistics_here.values())
+            arrays = (x, gamma.value, beta.value, *running, *beside)
+            op = backend.pair("batch_norm_fixed" + then, *arrays, eps=self.eps)
             y, cache = op.forward(*arrays, eps=self.eps)
 
-        def back(dy: Array, needs_dx: bool = True) -> Array | None:
-            needs = (needs_dx, True, True) if context.training else (needs_dx, True, True, False, False)
-            dx, dgamma, dbeta = op.backward(dy, cache, needs)[:3]
+        def back(dy: Array, needs_dx: bool = True) -> Any:
+            needs = (needs_dx, True, True, *([False] * (not context.training) * 2), *(True for _ in beside))
+            dx, dgamma, dbeta, *rest = op.backward(dy, cache, needs)
             gamma.accumulate(dgamma)
             beta.accumulate(dbeta)
-            return dx
+            return (dx, rest[-1]) if beside else dx
 
         return y, back
 

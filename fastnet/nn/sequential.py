@@ -8,7 +8,18 @@ from typing import Any
 import numpy as np
 
 from fastnet.arrays import Array, accumulator, array_module, from_elsewhere, is_cupy, single_threaded_blas
-from fastnet.nn.layer import INFERENCE, Backward, Container, Context, Layer, Shape, has_parameters, run, shape_after
+from fastnet.nn.fuse import fuse, fused
+from fastnet.nn.layer import (
+    INFERENCE,
+    Backward,
+    Chain,
+    Container,
+    Context,
+    Layer,
+    Shape,
+    has_parameters,
+    shape_after,
+)
 from fastnet.nn.layers import Dropout, Linear
 from fastnet.nn.parameters import ParameterStore
 
@@ -38,6 +49,8 @@ class Sequential(Container):
             layer.name = given or f"{_snake(layer.kind)}{counts[layer.kind]}"
             self.layers.append(layer)
         self.adopt(self.layers)
+        self._chain = Chain(self.layers)
+        self._fused: Chain | None = None  # the same layers, some of them as one
 
     def children(self) -> list[Layer]:
         return self.layers
@@ -47,26 +60,13 @@ class Sequential(Container):
             bound = [p.value is not None for layer in self.walk() for p in layer.parameters_here.values()]
             if not all(bound) or not (bound or self.held):
                 self.store  # noqa: B018  (makes it)
-        backs = []
-        for layer in self.layers:
-            x, back = run(layer, x, context)
-            backs.append(back)
-        needed = [False]  # whether layer i must hand dx to a parameter below it
-        for layer in self.layers[:-1]:
-            needed.append(needed[-1] or has_parameters(layer))
+        chain = self._chain if self._fused is None or context.tap is not None else self._fused
+        return chain(x, context)
 
-        def backward(dy: Array, needs_dx: bool = True) -> Array | None:
-            if len(backs) < len(self.layers):
-                raise RuntimeError("Sequential: this pass went back already, which frees what it had kept; go forward "
-                                   "once more")
-            for below in reversed(needed[: len(backs)]):
-                # Taken off the list, a layer's cache is free as soon as it is used.
-                dy = backs.pop()(dy, needs_dx or below)
-                if not (needs_dx or below):
-                    return None
-            return dy
-
-        return x, backward
+    def fuse(self) -> list[Layer]:
+        if self._fused is None:
+            self._fused = Chain(fused(self.layers))
+        return self._fused.layers
 
     def leaves(self, shape: Shape, needs_dx: bool = False) -> Iterator[tuple[Layer, Shape, bool]]:
         for layer in self.layers:
@@ -202,6 +202,7 @@ class Sequential(Container):
         x = self.prepare(x)
         self.require_fit(x)
         self.store  # noqa: B018
+        fuse(self)
         with single_threaded_blas():
             parts = [self(x[i : i + PREDICT_BATCH], INFERENCE)[0] for i in range(0, len(x), PREDICT_BATCH)]
         if not parts:

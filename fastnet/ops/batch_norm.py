@@ -16,21 +16,22 @@ import math
 from fastnet.arrays import accumulator, array_module, require_float
 
 
-def _check(x, gamma, beta, eps):
-    require_float("batch_norm", x=x, gamma=gamma, beta=beta)
+def check(op, x, gamma, beta, eps):
+    """Raise TypeError or ValueError unless `op`, which begins with a batch normalisation, can take these."""
+    require_float(op, x=x, gamma=gamma, beta=beta)
     if x.ndim < 2 or math.prod(x.shape[:-1]) == 0:
-        raise ValueError(f"batch_norm: x is {x.shape}, but (N, ..., C) with at least one sample is needed")
+        raise ValueError(f"{op}: x is {x.shape}, but (N, ..., C) with at least one sample is needed")
     for name, p in (("gamma", gamma), ("beta", beta)):
         if p.shape != x.shape[-1:]:
-            raise ValueError(f"batch_norm: {name} is {p.shape} but x has {x.shape[-1]} channels (x is {x.shape}, "
+            raise ValueError(f"{op}: {name} is {p.shape} but x has {x.shape[-1]} channels (x is {x.shape}, "
                              "channels last)")
     if not eps > 0:
-        raise ValueError(f"batch_norm: eps must be positive but is {eps}")
+        raise ValueError(f"{op}: eps must be positive but is {eps}")
 
 
 def forward(x, gamma, beta, *, eps=1e-5):
     """Return the normalised, scaled and shifted x, of x's shape. A batch of one gives y = beta."""
-    _check(x, gamma, beta, eps)
+    check("batch_norm", x, gamma, beta, eps)
     xp = array_module(x)
     axes = tuple(range(x.ndim - 1))
     precise = x.astype(accumulator(x.dtype), copy=False)

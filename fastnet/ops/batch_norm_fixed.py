@@ -15,16 +15,17 @@ Source: Ioffe & Szegedy, "Batch normalization", 2015, algorithm 2, step 11.
 from fastnet.arrays import accumulator, array_module, require_float
 
 
-def _check(x, gamma, beta, mean, var, eps):
-    require_float("batch_norm_fixed", x=x, gamma=gamma, beta=beta, mean=mean, var=var)
+def check(op, x, gamma, beta, mean, var, eps):
+    """Raise TypeError or ValueError unless `op`, which begins with this normalisation, can take these."""
+    require_float(op, x=x, gamma=gamma, beta=beta, mean=mean, var=var)
     if x.ndim < 2:
-        raise ValueError(f"batch_norm_fixed: x is {x.shape}, but (N, ..., C) is needed")
+        raise ValueError(f"{op}: x is {x.shape}, but (N, ..., C) is needed")
     for name, p in (("gamma", gamma), ("beta", beta), ("mean", mean), ("var", var)):
         if p.shape != x.shape[-1:]:
-            raise ValueError(f"batch_norm_fixed: {name} is {p.shape} but x has {x.shape[-1]} channels (x is "
+            raise ValueError(f"{op}: {name} is {p.shape} but x has {x.shape[-1]} channels (x is "
                              f"{x.shape}, channels last)")
     if not eps > 0:
-        raise ValueError(f"batch_norm_fixed: eps must be positive but is {eps}")
+        raise ValueError(f"{op}: eps must be positive but is {eps}")
 
 
 def _rstd(var, eps):
@@ -33,7 +34,7 @@ def _rstd(var, eps):
 
 def forward(x, gamma, beta, mean, var, *, eps=1e-5):
     """Return x normalised by `mean` and `var` (biased, not negative), scaled and shifted, of x's shape."""
-    _check(x, gamma, beta, mean, var, eps)
+    check("batch_norm_fixed", x, gamma, beta, mean, var, eps)
     precise = x.astype(accumulator(x.dtype), copy=False)
     y = ((precise - mean) * (gamma * _rstd(var, eps)) + beta).astype(x.dtype, copy=False)
     return y, (x, gamma, beta, mean, var, eps)  # the arguments only: x^ is as large as x, rstd a moment's work

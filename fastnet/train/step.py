@@ -9,6 +9,7 @@ import numpy as np
 from fastnet import backend
 from fastnet.arrays import Array, array_module
 from fastnet.functions._update import Regularization
+from fastnet.nn.fuse import fuse
 from fastnet.nn.layer import Context
 from fastnet.nn.losses import check_loss, forward_backward
 from fastnet.nn.sequential import Sequential
@@ -25,6 +26,7 @@ class TrainStep:
 
     The rate is schedule(number of updates so far), or the optimizer's `lr` where there is no schedule; `rates` gives
     factors of it for some parameters ({"linear1.*": 0.1}, see `fastnet.optim.rates`). `penalty` is one or several.
+    Layers run as one from then on where that is faster (`fastnet.nn.fuse`).
     `accumulate` runs each batch in that many pieces. Raises ValueError where there is no rate, for an unknown loss or
     option of it, and for a pattern in `rates` that matches nothing.
     """
@@ -43,6 +45,7 @@ class TrainStep:
             schedule = constant(optimizer.lr)
         self.model, self.optimizer, self.schedule, self.penalty = model, optimizer, schedule, combined(penalty)
         self.rates = dict(rates or {})
+        fuse(model)
         self.loss, self.loss_options, self.seed = loss, dict(loss_options or {}), seed
         self.accumulate = accumulate
         self.count = 0  # updates done

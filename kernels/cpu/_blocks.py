@@ -42,21 +42,66 @@ class BlockKernel:
         """Run the blocks, on all threads where there is `work` (simple operations) enough for that."""
         if rehearsing():
             return
-        kind = arrays[0].dtype, tile
+        record, places = self.record(numbers), _places(arrays)
+        _loop.sized(work)(blocks, self.address(arrays[0].dtype, tile), places.ctypes.data, record.ctypes.data, *tile)
+
+    def address(self, dtype: np.dtype, tile: tuple[int, int]) -> int:
+        """Where the function compiled for arrays of this type and this shape of tiles starts."""
+        kind = dtype, tile
         if kind not in self._compiled:
-            pointers = types.CPointer(types.CPointer(numba.from_dtype(arrays[0].dtype)))
+            numba.get_num_threads()  # starts them: numbering them crashes before that
+            pointers = types.CPointer(types.CPointer(numba.from_dtype(dtype)))
             record_pointer = types.CPointer(numba.from_dtype(self._record))
             self._compiled[kind] = native(self._function, pointers, record_pointer, *map(types.literal, tile),
                                           types.intp, types.intp)
-        record = np.array([tuple(itertools.chain(*numbers))], self._record)
-        places = np.array([0 if array is None else array.ctypes.data for array in arrays], np.intp)
-        _loop.sized(work)(blocks, self._compiled[kind].address, places.ctypes.data, record.ctypes.data, *tile)
+        return self._compiled[kind].address
+
+    def record(self, numbers: Any) -> np.ndarray:
+        """The numbers as the function reads them."""
+        return np.array([*itertools.chain(*numbers)], np.int64)
+
+
+def run_in_order(steps: Any, work: int, arrays: Any, numbers: Any, tile: tuple[int, int] = (0, 0)) -> None:
+    """Run (block kernel, blocks) after (block kernel, blocks), on the same arrays and numbers, in one call.
+
+    Each step sees all that the one before it wrote; one of a single block runs on the thread that calls.
+    """
+    if rehearsing():
+        return
+    dtype = arrays[0].dtype
+    addresses = np.array([(step.address(dtype, tile), blocks) for step, blocks in steps], np.intp)
+    record, places = steps[0][0].record(numbers), _places(arrays)
+    _steps.sized(work)(addresses, places.ctypes.data, record.ctypes.data, *tile)
+
+
+def _places(arrays: Any) -> np.ndarray:
+    return np.array([0 if array is None else array.ctypes.data for array in arrays], np.intp)
 
 
 @parallel_kernel()
 def _loop(blocks, function, arrays, numbers, rows, vectors):
     for block in prange(blocks):
         _call(function, arrays, numbers, rows, vectors, block, numba.get_thread_id())
+
+
+@parallel_kernel()
+def _steps(addresses, arrays, numbers, rows, vectors):
+    for step in range(len(addresses)):
+        function, blocks = addresses[step]
+        if blocks == 1:
+            _call(function, arrays, numbers, rows, vectors, 0, 0)
+        else:
+            for block in prange(blocks):
+                _call(function, arrays, numbers, rows, vectors, block, numba.get_thread_id())
+
+
+@intrinsic(prefer_literal=True)
+def constant(typing, number):
+    """A literal, such as the rows and vectors of a tile, as a number that the compiler knows: branches on it go."""
+    if not isinstance(number, types.IntegerLiteral):
+        return None
+    return types.intp(number), lambda context, builder, signature, values: ir.Constant(
+        ir.IntType(64), number.literal_value)
 
 
 @intrinsic

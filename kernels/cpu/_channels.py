@@ -150,7 +150,28 @@ def _entrywise(method):
     return apply
 
 
-add, multiply = _entrywise("fadd"), _entrywise("fmul")
+add, subtract, multiply = _entrywise("fadd"), _entrywise("fsub"), _entrywise("fmul")
+
+
+@intrinsic
+def positive(typing, vector):
+    """The entries above zero and NaN as they are, else zero."""
+    def generate(context, builder, signature, values):
+        zero = ir.Constant(values[0].type, None)
+        # Not the maximum, which would drop NaN.
+        return builder.select(builder.fcmp_ordered("<=", values[0], zero), zero, values[0])
+
+    return vector(vector), generate
+
+
+@intrinsic
+def where_positive(typing, y, vector):
+    """The vector's entries where those of y are above zero, else zero."""
+    def generate(context, builder, signature, values):
+        zero = ir.Constant(values[1].type, None)
+        return builder.select(builder.fcmp_ordered(">", values[0], zero), values[1], zero)
+
+    return vector(y, vector), generate
 
 
 @intrinsic

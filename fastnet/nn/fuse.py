@@ -1,0 +1,65 @@
+"""Neighbouring layers that run as one op: a table of patterns, and `fuse`, which looks for them in a model.
+
+The layers stay what and where they are: a container keeps beside them the list of what it really runs, in which a
+`Fused` layer stands for each run of layers that matches a pattern. It holds these layers, so their parameters, running
+statistics and options are the ones in use, under their own names. A pass with a tap runs the layers one by one.
+"""
+
+from collections.abc import Sequence
+
+from fastnet.arrays import Array
+from fastnet.nn.layer import Backward, Container, Context, Layer
+from fastnet.nn.layers import BatchNorm, ReLU
+
+
+class Fused(Layer):
+    """Neighbouring layers, its children, run as one. The container knows their shapes and names."""
+
+    def __init__(self, parts: Sequence[Layer]) -> None:
+        super().__init__()
+        self.parts = list(parts)
+        self.name = "+".join(part.name for part in parts)
+
+    def children(self) -> list[Layer]:
+        return self.parts
+
+
+class BatchNormReLU(Fused):
+    """max(0, batch norm of x), which keeps x alone for the backward pass."""
+
+    parts: list[BatchNorm]  # type: ignore[assignment]
+
+    def __call__(self, x: Array, context: Context) -> tuple[Array, Backward]:
+        return self.parts[0].run("_relu", x, context)
+
+
+PATTERNS: dict[tuple[type[Layer], ...], type[Fused]] = {(BatchNorm, ReLU): BatchNormReLU}
+
+
+def fused(layers: Sequence[Layer]) -> list[Layer]:
+    """The layers, with a fused one in the place of every run that matches a pattern; longer patterns come first.
+
+    Types must be the pattern's own: a subclass may compute something else.
+    """
+    found: list[Layer] = []
+    start = 0
+    while start < len(layers):
+        for kinds in sorted(PATTERNS, key=len, reverse=True):
+            run = layers[start : start + len(kinds)]
+            if tuple(map(type, run)) == kinds:
+                found.append(PATTERNS[kinds](run))
+                break
+        else:
+            run = layers[start : start + 1]
+            found.append(run[0])
+        start += len(run)
+    return found
+
+
+def fuse(model: Layer) -> list[Fused]:
+    """From now on run neighbouring layers of `model` as one where a pattern says how; return the fused layers.
+
+    Results change by rounding. What is fused already stays as it is.
+    """
+    return [layer for container in model.walk() if isinstance(container, Container)
+            for layer in container.fuse() if isinstance(layer, Fused)]

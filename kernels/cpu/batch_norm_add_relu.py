@@ -1,0 +1,20 @@
+"""Batch normalisation, sum with a shortcut and ReLU, as in `fastnet.ops.batch_norm_add_relu`."""
+
+from fastnet.kernels.cpu import _batch_norm
+from fastnet.kernels.cpu._batch_norm import ADD_RELU, statistics
+
+__all__ = ["backward", "forward", "statistics", "supports"]
+
+
+def supports(x, gamma, beta, shortcut, *, eps=1e-5):
+    return _batch_norm.supports(x, gamma, beta, shortcut=shortcut, eps=eps)
+
+
+def forward(x, gamma, beta, shortcut, *, eps=1e-5):
+    return _batch_norm.forward(ADD_RELU, x, gamma, beta, shortcut, eps)
+
+
+def backward(dy, cache, needs=None):
+    needs = needs or (True,) * 4
+    gradients = _batch_norm.backward(ADD_RELU, dy, cache, needs[0])
+    return tuple(d if needed else None for d, needed in zip(gradients, needs, strict=True))
