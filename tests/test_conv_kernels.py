@@ -8,7 +8,7 @@ import pytest
 from fastnet import backend
 from fastnet.check import check_op, relative_error
 from fastnet.check.contract import same_bits
-from fastnet.check.covering import CONV2D, covering_cases, fits
+from fastnet.check.covering import SETS, covering_cases, fits, pairwise
 
 REFERENCE = backend.module("reference", "conv2d")
 CASES = covering_cases("conv2d")
@@ -43,8 +43,9 @@ def drawn(x_shape, w_shape, dtype, seed=0):
     return x, w, b
 
 
-def test_every_pair_of_settings_meets():
-    names = list(CONV2D)
+@pytest.mark.parametrize("settings", SETS, ids=["general", "winograd"])
+def test_every_pair_of_settings_meets(settings):
+    names = list(settings)
     seen = set()
     for case in CASES:
         x, w, options = case.arrays[0], case.arrays[1], case.options
@@ -53,10 +54,15 @@ def test_every_pair_of_settings_meets():
                x.shape[0], options["conv_algorithm"])
         seen |= set(itertools.combinations(zip(names, row, strict=True), 2))
     possible = set()
-    for row in itertools.product(*CONV2D.values()):
+    for row in itertools.product(*settings.values()):
         if fits(*row):
             possible |= set(itertools.combinations(zip(names, row, strict=True), 2))
     assert possible <= seen
+
+
+def test_winograds_set_runs_winograds_algorithm(kernel):
+    taken = [kernel.algorithm(*case.arrays, **case.options) for case in CASES]
+    assert taken.count("winograd") >= len(pairwise(1))
     assert len(CASES) <= 300
 
 
@@ -78,21 +84,25 @@ def test_covering_set_in_float32(case, kernel):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize(("shape", "outputs", "pad"), [
-    ((2, 32, 32, 64), 64, 1), ((9, 16, 16, 32), 96, 1),  # several sums of dw, by tiles
-    ((40, 4, 4, 256), 256, 1), ((130, 4, 4, 176), 320, 1),  # one sum of dw, by points
-    ((2, 7, 5, 48), 16, 1), ((3, 37, 11, 16), 32, 0), ((1, 3, 3, 16), 16, 0), ((1, 2, 1, 16), 16, 2),
-    ((2, 9, 9, 17), 6, 1), ((2, 6, 10, 3), 35, (3, 4))])  # channels that fill no vectors; more padding than taps
-def test_winograd_equals_the_reference(shape, outputs, pad, dtype, kernel):
+@pytest.mark.parametrize(("shape", "outputs", "stride", "pad"), [
+    ((2, 32, 32, 64), 64, 1, 1), ((9, 16, 16, 32), 96, 1, 1),  # several sums of dw, by tiles
+    ((40, 4, 4, 256), 256, 1, 1), ((130, 4, 4, 176), 320, 1, 1),  # one sum of dw, by points
+    ((2, 7, 5, 48), 16, 1, 1), ((3, 37, 11, 16), 32, 1, 0), ((1, 3, 3, 16), 16, 1, 0), ((1, 2, 1, 16), 16, 1, 2),
+    ((2, 9, 9, 17), 6, 1, 1), ((2, 6, 10, 3), 35, 1, (3, 4)),  # channels that fill no vectors; more padding than taps
+    ((6, 32, 32, 16), 48, 2, 1), ((8, 16, 16, 64), 208, 2, 1), ((6, 8, 8, 160), 128, 2, 1),
+    ((2, 7, 5, 48), 16, 2, 1), ((3, 37, 11, 16), 32, 2, 0), ((1, 3, 3, 16), 16, 2, 0), ((1, 2, 1, 16), 16, 2, 2),
+    ((2, 16, 8, 16), 16, 2, 0), ((2, 28, 40, 16), 16, 2, 2), ((2, 9, 9, 17), 6, 2, 1), ((2, 6, 10, 3), 35, 2, (3, 4))])
+def test_winograd_equals_the_reference(shape, outputs, stride, pad, dtype, kernel):
     x, w, b = drawn(shape, (3, 3, shape[3], outputs), dtype)
-    assert kernel.algorithm(x, w, b, pad=pad, conv_algorithm="winograd") == "winograd"
-    assert_equals_the_reference(kernel, x, w, b, WINOGRAD_BOUND[dtype], pad=pad, conv_algorithm="winograd")
+    options = {"stride": stride, "pad": pad, "conv_algorithm": "winograd"}
+    assert kernel.algorithm(x, w, b, **options) == "winograd"
+    assert_equals_the_reference(kernel, x, w, b, WINOGRAD_BOUND[dtype], **options)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(("shape", "w_shape", "options"), [
-    ((8, 32, 32, 16), (3, 3, 16, 40), {"stride": 2, "pad": 1}),  # several sums of dw
-    ((8, 7, 9, 160), (3, 3, 160, 2048), {"stride": 2, "pad": 1}),  # dw cut by taps
+    ((8, 32, 32, 16), (3, 3, 16, 40), {"stride": 2, "pad": 1, "conv_algorithm": "direct"}),  # several sums of dw
+    ((8, 7, 9, 160), (3, 3, 160, 2048), {"stride": 2, "pad": 1, "conv_algorithm": "direct"}),  # dw cut by taps
     ((12, 16, 16, 64), (1, 1, 64, 96), {}), ((12, 16, 16, 64), (1, 1, 64, 96), {"stride": 2}),
     ((6, 20, 20, 48), (3, 3, 12, 48), {"groups": 4, "pad": 1}), ((2, 37, 37, 3), (11, 11, 3, 24), {"stride": 4}),
     ((4, 9, 9, 32), (3, 3, 32, 32), {"pad": 1, "conv_algorithm": "direct"})])
@@ -104,7 +114,10 @@ def test_direct_equals_the_reference(shape, w_shape, options, dtype, kernel):
 
 @pytest.mark.parametrize(("shape", "w_shape", "options"), [
     ((6, 16, 16, 64), (3, 3, 64, 64), {"pad": 1}), ((48, 4, 4, 256), (3, 3, 256, 256), {"pad": 1}),
-    ((6, 16, 16, 64), (3, 3, 64, 96), {"stride": 2}), ((4, 6, 6, 512), (3, 3, 512, 1024), {"stride": 2}),
+    ((6, 16, 16, 64), (3, 3, 64, 96), {"stride": 2, "pad": 1}),
+    ((32, 7, 7, 128), (3, 3, 128, 256), {"stride": 2, "pad": 1}),
+    ((6, 16, 16, 64), (3, 3, 64, 96), {"stride": 2, "conv_algorithm": "direct"}),
+    ((4, 6, 6, 512), (3, 3, 512, 1024), {"stride": 2, "conv_algorithm": "direct"}),
     ((9, 12, 12, 64), (1, 1, 64, 32), {}), ((9, 12, 12, 64), (3, 3, 1, 64), {"groups": 64, "pad": 1}),
     ((40, 14, 14, 6), (5, 5, 6, 16), {})])
 def test_any_number_of_threads_gives_the_same_bits(shape, w_shape, options, kernel):

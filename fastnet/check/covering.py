@@ -1,7 +1,8 @@
-"""A pairwise covering set of convolutions: every two values of two settings meet in some case, if they can.
+"""Pairwise covering sets of convolutions: every two values of two settings meet in some case, if they can.
 
 All settings together are some fifty thousand calls; nearly all mistakes show where two settings meet (Kuhn, Wallace &
-Gallo, "Software fault interactions and implications for software testing", 2004). The set is found greedily.
+Gallo, "Software fault interactions and implications for software testing", 2004). The sets are found greedily.
+Winograd's algorithm, for which five settings have to be right at once, has a set of its own.
 """
 
 import functools
@@ -16,6 +17,8 @@ CONV2D = {
     "kernel": (1, 2, 3, 5), "stride": (1, 2, 3), "pad": (0, 1, 2), "dilation": (1, 2), "groups": (1, 2, "C"),
     "channels": (1, 3, 6, 16, 17, 48), "size": (3, 4, 7, 8, 16, 37), "batch": (1, 3), "conv_algorithm": ALGORITHMS,
 }
+SETS = (CONV2D, {**CONV2D, "kernel": (3,), "stride": (1, 2), "dilation": (1,), "groups": (1,),
+                 "conv_algorithm": ("winograd",)})
 WORK = 3e8  # multiply-adds spent on one argument: large cases have fewer entries differentiated
 
 
@@ -26,14 +29,15 @@ def fits(kernel, stride, pad, dilation, groups, channels, size, batch, conv_algo
 
 
 @functools.cache
-def pairwise() -> list[tuple]:
-    """Rows of `CONV2D`'s settings in which every pair that fits any row occurs."""
-    rows = [row for row in itertools.product(*CONV2D.values()) if fits(*row)]
+def pairwise(number: int) -> list[tuple]:
+    """Rows of settings of that of `SETS` in which every pair that fits any row occurs."""
+    settings = SETS[number]
+    rows = [row for row in itertools.product(*settings.values()) if fits(*row)]
     np.random.default_rng(0).shuffle(rows)  # the first of equally good rows is taken: not the smallest of each
-    numbers = np.array([[values.index(v) for values, v in zip(CONV2D.values(), row, strict=True)] for row in rows])
+    numbers = np.array([[values.index(v) for values, v in zip(settings.values(), row, strict=True)] for row in rows])
     most = 1 + numbers.max()
-    pairs = np.stack([((i * len(CONV2D) + j) * most + numbers[:, i]) * most + numbers[:, j]
-                      for i, j in itertools.combinations(range(len(CONV2D)), 2)], axis=1)
+    pairs = np.stack([((i * len(settings) + j) * most + numbers[:, i]) * most + numbers[:, j]
+                      for i, j in itertools.combinations(range(len(settings)), 2)], axis=1)
     missing = np.zeros(pairs.max() + 1, bool)
     missing[pairs] = True
     chosen = []
@@ -45,11 +49,11 @@ def pairwise() -> list[tuple]:
 
 
 def covering_cases(op: str, seed: int = 0) -> list[Case]:
-    """The covering set of an op, empty for those that have none: only convolution has so many settings."""
+    """The covering sets of an op, empty for those that have none: only convolution has so many settings."""
     if op != "conv2d":
         return []
     rng = np.random.default_rng(seed)
-    return [_conv2d(rng, *row) for row in pairwise()]
+    return [_conv2d(rng, *row) for number in range(len(SETS)) for row in pairwise(number)]
 
 
 def _conv2d(rng, kernel, stride, pad, dilation, groups, channels, size, batch, conv_algorithm):

@@ -46,23 +46,20 @@ _panel_4, _panel_3, _panel_2, _panel_1 = (_panel(vectors) for vectors in (4, 3, 
 
 
 @kernel()
-def product(v, v_start, tiles, count, channels, u, u_start, first, width, m, m_start):
-    """One panel, the vectors from output `first` of `width` on, of m = v u, for the first `count` of `tiles` tiles.
+def product(v, v_start, tiles, count, channels, u, u_start, vectors, m, m_start):
+    """One panel of so many vectors of m = v u, for the first `count` of `tiles` tiles.
 
-    v holds (channels/lanes, tiles, lanes) from entry `v_start` on, m likewise its outputs; u the panels. The count is
-    rounded up to a multiple of `ROWS`: so many tiles are read and written.
+    v holds (channels/lanes, tiles, lanes) from entry `v_start` on, m likewise the panel's outputs; u the panel. The
+    count is rounded up to a multiple of `ROWS`: so many tiles are read and written.
     """
-    lanes = BYTES // v.itemsize
-    vectors = min(PANEL, (width - first) // lanes)
-    at, to = u_start + first * channels, m_start + first * tiles
     if vectors == 4:
-        _panel_4(v, v_start, tiles, count, channels, u, at, m, to)
+        _panel_4(v, v_start, tiles, count, channels, u, u_start, m, m_start)
     elif vectors == 3:
-        _panel_3(v, v_start, tiles, count, channels, u, at, m, to)
+        _panel_3(v, v_start, tiles, count, channels, u, u_start, m, m_start)
     elif vectors == 2:
-        _panel_2(v, v_start, tiles, count, channels, u, at, m, to)
+        _panel_2(v, v_start, tiles, count, channels, u, u_start, m, m_start)
     else:
-        _panel_1(v, v_start, tiles, count, channels, u, at, m, to)
+        _panel_1(v, v_start, tiles, count, channels, u, u_start, m, m_start)
 
 
 def _row(vectors):

@@ -8,27 +8,35 @@ from numba import carray
 from fastnet.arrays import empty
 from fastnet.kernels.cpu._blocks import block_kernel
 from fastnet.kernels.cpu._gemm import address
+from fastnet.kernels.cpu._jit import kernel
 from fastnet.kernels.cpu._products import PANEL
 from fastnet.kernels.cpu._simd import transpose_block
 from fastnet.kernels.cpu._vector import BYTES, LANES, splat
-from fastnet.kernels.cpu._winograd_transforms import POINTS, table, transform_filter, transform_filter_gradient
+from fastnet.kernels.cpu._winograd_matrices import transform_filter, transform_filter_gradient
+from fastnet.kernels.cpu._winograd_transforms import leave_out, phases_at, single, table
+
+ROWS = 16  # channels whose filters a thread transforms in a row: 16 x 4 vectors, side by side, are a page of memory
 
 
 class _Plan(NamedTuple):
     channels: int
     features: int
+    in_phases: int = 1
+    out_phases: int = 1
     rotated: int = 0
     chunks: int = 0
 
 
-def filters(w, rotated):
-    """u (36, C, K) = G g G^T for each filter g of w (3, 3, C, K), first rotated by 180 degrees if so asked.
+def filters(w, side, in_phases, out_phases, rotated):
+    """u = G g G^T for each filter g of w (3, 3, C, K), first rotated by 180 degrees if so asked.
 
-    C and K fill vectors. Each point's (C, K) lies in panels, as `_products` wants it.
+    C and K fill vectors. u is (side^2, phases of the output, panels of K, phases of the input, C, panel), as
+    `_products` wants it; where a phase lacks a point, nothing is written.
     """
     channels, features = w.shape[2:]
-    u = empty((POINTS, channels, features), w.dtype)
-    _filters(channels, u.size, (w, u), (_Plan(channels, features, rotated),))
+    u = empty((side**2, out_phases, in_phases * channels, features), w.dtype)
+    units = -(-features // (PANEL * LANES[w.dtype])) * -(-channels // ROWS)
+    _filters(units, u.size, (w, u), (_Plan(channels, features, in_phases, out_phases, rotated),), (side, 0))
     return u
 
 
@@ -40,26 +48,48 @@ def transposed(w):
     return turned
 
 
-def filter_gradient(sums):
-    """dw (3, 3, C, K) = G^T u G for the sum u of sums (chunks, 36, C, K)."""
-    chunks, _, channels, features = sums.shape
+def filter_gradient(sums, side):
+    """dw (3, 3, C, K) = G^T u G for the sum u of sums (chunks, side^2, phases, C, K)."""
+    chunks, _, phases, channels, features = sums.shape
     dw = empty((3, 3, channels, features), sums.dtype)
-    _filter_gradient(channels, sums.size, (sums, dw), (_Plan(channels, features, chunks=chunks),))
+    _filter_gradient(channels, sums.size, (sums, dw), (_Plan(channels, features, phases, chunks=chunks),), (side, 0))
     return dw
 
 
+@kernel(inline="always")
+def _taps(w, p, side, c, phase, phases, outside, places):
+    """Fill `places` with the addresses of a phase's taps of channel c; those that it lacks lie at `outside`."""
+    row, column = single(phase, phases)
+    size = side - 3
+    step = 2 if phases > 1 else 1
+    for i in range(size):
+        for j in range(size):
+            # Two taps are the first and the last, one is the one between them.
+            tap = 3 * (row if row else step * i) + (column if column else step * j)
+            tap = 8 - tap if p.rotated else tap
+            exists = i < size - row and j < size - column
+            places[i * size + j] = (address(w, (tap * p.channels + c) * p.features) if exists else address(outside, 0))
+
+
 @block_kernel(_Plan)
-def _filters(arrays, numbers, rows, vectors, c, thread):
+def _filters(arrays, numbers, side, vectors, unit, thread):
     p, w, u = carray(numbers, 1)[0], carray(arrays[0], 1), carray(arrays[1], 1)
     lanes = BYTES // w.itemsize
-    sources, targets = np.empty(9, np.intp), np.empty(POINTS, np.intp)
-    for tap in range(9):
-        sources[8 - tap if p.rotated else tap] = address(w, (tap * p.channels + c) * p.features)
-    for first in range(0, p.features, PANEL * lanes):
-        width = min(PANEL * lanes, p.features - first)
-        table(u, first * p.channels + c * width, p.channels * p.features, targets)
-        for k in range(0, width, lanes):
-            transform_filter(w, sources, (first + k) * w.itemsize, targets, k * w.itemsize, splat(w.dtype.type(0)))
+    sources, targets = np.empty((side - 3)**2, np.intp), np.empty(side * side, np.intp)
+    zeros = np.zeros(p.features, w.dtype)
+    phases, rows = p.in_phases * p.out_phases, p.in_phases * p.channels
+    panel, part = divmod(unit, (p.channels + ROWS - 1) // ROWS)
+    first = panel * PANEL * lanes
+    width = min(PANEL * lanes, p.features - first)
+    for phase in range(phases):
+        start = first * rows + (phase * p.channels * width if p.in_phases > 1 else phase * rows * p.features)
+        for c in range(part * ROWS, min(p.channels, (part + 1) * ROWS)):
+            _taps(w, p, side, c, phase, phases, zeros, sources)
+            table(u, start + c * width, p.out_phases * rows * p.features, targets)
+            leave_out(phase, phases, side, targets)
+            for k in range(0, width, lanes):
+                transform_filter(w, side, sources, (first + k) * w.itemsize, targets, k * w.itemsize,
+                                 splat(w.dtype.type(0)))
 
 
 @block_kernel(_Plan)
@@ -74,18 +104,25 @@ def _transposed(arrays, numbers, rows, vectors, block, thread):
 
 
 @block_kernel(_Plan)
-def _filter_gradient(arrays, numbers, rows, vectors, c, thread):
-    p = carray(numbers, 1)[0]
-    sums, dw = carray(arrays[0], (p.chunks, POINTS, p.channels, p.features)), carray(arrays[1], 1)
-    total = np.empty((POINTS, p.features), dw.dtype)
-    for point in range(POINTS):
-        for k in range(p.features):
-            total[point, k] = sums[0, point, c, k]
-        for chunk in range(1, p.chunks):
-            for k in range(p.features):
-                total[point, k] += sums[chunk, point, c, k]
-    sources, targets = np.empty(POINTS, np.intp), np.empty(9, np.intp)
+def _filter_gradient(arrays, numbers, side, vectors, c, thread):
+    p, points = carray(numbers, 1)[0], side * side
+    sums = carray(arrays[0], (p.chunks, points, p.in_phases, p.channels, p.features))
+    dw = carray(arrays[1], 1)
+    total, rest = np.empty((points, p.features), dw.dtype), np.empty(p.features, dw.dtype)
+    sources, targets = np.empty(points, np.intp), np.empty((side - 3)**2, np.intp)
     table(total, 0, p.features, sources)
-    table(dw, c * p.features, p.channels * p.features, targets)
-    for at in range(0, p.features * dw.itemsize, BYTES):
-        transform_filter_gradient(dw, sources, at, targets, at, splat(dw.dtype.type(0)))
+    for phase in range(p.in_phases):
+        for point in range(points):
+            first, stop = phases_at(point, side, p.in_phases)
+            if first <= phase < stop:
+                for k in range(p.features):
+                    total[point, k] = sums[0, point, phase, c, k]
+                for chunk in range(1, p.chunks):
+                    for k in range(p.features):
+                        total[point, k] += sums[chunk, point, phase, c, k]
+            else:
+                for k in range(p.features):
+                    total[point, k] = 0
+        _taps(dw, p, side, c, phase, p.in_phases, rest, targets)
+        for at in range(0, p.features * dw.itemsize, BYTES):
+            transform_filter_gradient(dw, side, sources, at, targets, at, splat(dw.dtype.type(0)))

@@ -2,7 +2,7 @@
 
 | algorithm | where | file |
 |---|---|---|
-| winograd | 3x3, stride 1, channels enough to fill vectors | `_winograd` |
+| winograd | 3x3, stride 1 or 2, channels enough to fill vectors | `_winograd` |
 | depthwise | as many groups as channels | `_depthwise` |
 | narrow | few channels in (LeNet's convolutions, stems) | `_narrow` |
 | im2col | everything else; 1x1 with stride 1 needs no gathering | `_im2col` |
