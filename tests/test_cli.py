@@ -25,21 +25,6 @@ SHAPE = (32, 32, 3)
 
 
 @pytest.fixture
-def run(capsys):
-    """Run a command in this process: (exit status, standard output, standard error)."""
-    def command(*arguments):
-        capsys.readouterr()
-        try:
-            status = cli.main([str(a) for a in arguments])
-        except SystemExit as stopped:  # of the parser
-            status = stopped.code
-        out, err = capsys.readouterr()
-        assert "Traceback" not in err
-        return status, out, err
-    return command
-
-
-@pytest.fixture
 def tiny_data(monkeypatch, tmp_path):
     """Training takes 100 small-scale images instead of a data set; returns the arguments that asked for it."""
     asked = []

@@ -1,6 +1,5 @@
 """digits: read through scikit-learn, scaled, and divided so that the test images never change."""
 
-import builtins
 import json
 
 import numpy as np
@@ -56,15 +55,8 @@ def test_the_contents_are_recognised(monkeypatch):
     assert identity["official"] is False and "differ from those that were known" in identity["notice"]
 
 
-def test_without_scikit_learn_one_line_names_the_extra(monkeypatch):
-    real = builtins.__import__
-
-    def without(name, *arguments):
-        if name.startswith("sklearn"):
-            raise ImportError(name)
-        return real(name, *arguments)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+def test_without_scikit_learn_one_line_names_the_extra(without):
+    without("sklearn")
     with pytest.raises(ImportError) as error:
         load("digits")
     assert str(error.value) == "digits: scikit-learn is needed: pip install 'fastnet[digits]'"

@@ -1,6 +1,5 @@
 """folder:DIR: a user's own images, the layouts they may have, and one line for each thing that is wrong."""
 
-import builtins
 import json
 import shutil
 
@@ -218,15 +217,8 @@ def test_images_above_the_limit_of_pillow_are_an_error(classes, monkeypatch, lim
         folder.read(classes)
 
 
-def test_without_pillow_one_line_names_the_extra(classes, monkeypatch):
-    real = builtins.__import__
-
-    def without(name, *arguments):
-        if name.startswith("PIL"):
-            raise ImportError(name)
-        return real(name, *arguments)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+def test_without_pillow_one_line_names_the_extra(classes, without):
+    without("PIL")
     with pytest.raises(ImportError) as error:
         folder.read(classes)
     assert str(error.value) == "folder: Pillow is needed to read images: pip install 'fastnet[images]'"

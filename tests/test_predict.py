@@ -1,6 +1,5 @@
 """What can be done with a finished run: load it, ask it about images, hand its weights on, start another from them."""
 
-import builtins
 import json
 from pathlib import Path
 
@@ -9,7 +8,6 @@ import pytest
 from tiny import bits, dataset, fit, model
 
 import fastnet as fn
-from fastnet import cli
 from fastnet.data.images import read_image
 from fastnet.nn import interop
 from fastnet.train import checkpoint
@@ -49,20 +47,6 @@ def images(tmp_path):
     for k in range(3):
         Image.fromarray(DATA.test.images[k]).save(tmp_path / f"{k}.png")
     return [tmp_path / f"{k}.png" for k in range(3)]
-
-
-@pytest.fixture
-def run(capsys):
-    def command(*arguments):
-        capsys.readouterr()
-        try:
-            status = cli.main([str(a) for a in arguments])
-        except SystemExit as stopped:
-            status = stopped.code
-        out, err = capsys.readouterr()
-        assert "Traceback" not in err
-        return status, out, err
-    return command
 
 
 def fails(result, message, out=""):
@@ -219,15 +203,8 @@ def test_images_above_pillows_limit(run, finished, images, monkeypatch, limit):
     fails(run("predict", finished[0], images[0]), "0.png: Image size (256 pixels) exceeds limit of ")
 
 
-def test_without_pillow(run, finished, images, monkeypatch):
-    real = builtins.__import__
-
-    def without(name, *arguments):
-        if name.startswith("PIL"):
-            raise ImportError(name)
-        return real(name, *arguments)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+def test_without_pillow(run, finished, images, without):
+    without("PIL")
     fails(run("predict", finished[0], images[0]),
           "fastnet predict: Pillow is needed to read images: pip install 'fastnet[images]'")
 
