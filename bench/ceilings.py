@@ -1,24 +1,28 @@
 """What this machine can do at best: the rate of a large matrix product and that of a copy, on a number of threads."""
 
-import os
-import platform
 import time
 from collections.abc import Callable
-from pathlib import Path
+from typing import NamedTuple
 
+import numba
 import numpy as np
 
 from fastnet.arrays import blas
 
 
-def machine() -> str:
-    """The processor's name and how many cores there are."""
-    try:
-        names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-        name = names[0].partition(":")[2].strip()
-    except (OSError, IndexError):
-        name = platform.processor() or platform.machine()
-    return f"{name}, {os.cpu_count()} cores"
+class Rates(NamedTuple):
+    """Floating-point operations a second of a matrix product, bytes a second of a copy."""
+
+    gemm: float
+    copy: float
+
+    def __str__(self) -> str:
+        return f"matrix product {self.gemm / 1e9:.0f} GFLOP/s, copy {self.copy / 1e9:.1f} GB/s"
+
+
+def rates(threads: int) -> Rates:
+    """Both, measured now."""
+    return Rates(gemm_rate(threads), copy_rate(threads))
 
 
 def gemm_rate(threads: int, size: int = 2048) -> float:
@@ -31,11 +35,20 @@ def gemm_rate(threads: int, size: int = 2048) -> float:
 
 def copy_rate(threads: int, megabytes: int = 256) -> float:
     """Bytes a second, read and written, of a copy far larger than the caches."""
-    from fastnet.bench._copy import copy
-
     a = np.ones(megabytes << 18, np.float32)
     b = np.empty_like(a)
-    return 2 * a.nbytes / _best(lambda: copy(a, b, threads))
+    before = numba.get_num_threads()
+    numba.set_num_threads(threads)
+    try:
+        return 2 * a.nbytes / _best(lambda: _copy(a, b))
+    finally:
+        numba.set_num_threads(before)
+
+
+@numba.njit(parallel=True, cache=True)
+def _copy(a, b):
+    for i in numba.prange(a.size):
+        b[i] = a[i]
 
 
 def _best(call: Callable[[], object], repeats: int = 5) -> float:

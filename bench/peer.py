@@ -1,67 +1,61 @@
-"""PyTorch, the peer: any of our models as a module of its own with the same weights, and its ways of taking a step.
+"""PyTorch, the peer: any of our models as a module with the same weights, and its ways of taking a step.
 
 It is given its best: fused SGD, gradients set to None, float32 inputs in memory in the layout that it is told to use,
-as many threads as we have.
+as many threads as we have. Its compiler is left out: on the CPU compiled steps took 1.1 to 1.5 times as long as the
+best of these for perceptrons and LeNet-5, and as long for ResNet-18. This file needs PyTorch; the others import it
+where they use it.
 """
 
-from collections.abc import Callable
+import contextlib
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
+import torch
+from torch import nn
 
+from fastnet.bench.machine import has_bf16
 from fastnet.nn import layers, pooling
 from fastnet.nn.blocks import Concatenate, Residual, ZeroPadShortcut
 from fastnet.nn.convolution import Conv2d
+from fastnet.nn.interop import places, to_torch
 from fastnet.nn.layer import Layer, Shape
 from fastnet.nn.sequential import Sequential
 
-VARIANTS = ("eager", "channels_last", "bf16")  # bf16: autocast over channels_last
+
+def variants(maps: bool) -> tuple[str, ...]:
+    """The ways worth timing: two layouts for maps, and bf16 autocast (channels last) where the processor has bf16."""
+    return ("eager", *("channels_last",) * maps, *("bf16",) * has_bf16())
 
 
-def twin(model: Sequential, input_shape: Shape) -> Any:
-    """A torch module that computes what `model` does, on (N, C, H, W), with copies of its parameters.
+def twin(model: Sequential, input_shape: Shape) -> nn.Module:
+    """A module that computes what `model` does, on (N, C, H, W) or (N, D), with copies of its parameters.
 
-    Raises NotImplementedError for a layer that has no counterpart here.
+    Its layers have our names. Raises NotImplementedError for a layer that has no counterpart here.
     """
-    import torch
-
-    model.store  # noqa: B018  (draws the parameters)
     shapes = {id(layer): shape for layer, shape, _ in model.leaves(input_shape)}
-    module = _module(model, shapes)
-    return module.to(torch.float64 if model.dtype == np.float64 else torch.float32).train()
+    module = _module(model, shapes).to(torch.float64 if model.dtype == np.float64 else torch.float32)
+    module.load_state_dict({name: torch.from_numpy(a) for name, a in to_torch(model, input_shape).items()})
+    return module.train()
 
 
-def gradients(model: Sequential, module: Any, input_shape: Shape) -> dict[str, np.ndarray]:
+def gradients(model: Sequential, module: nn.Module, input_shape: Shape) -> dict[str, np.ndarray]:
     """The module's gradients under the names, and in the layout, of `model`'s parameters."""
-    shapes = {id(layer): shape for layer, shape, _ in model.leaves(input_shape)}
-    paired = zip([layer for layer, _, _ in model.leaves(input_shape) if layer.parameters_here],
-                 [m for m in module.modules() if list(m.parameters(recurse=False))], strict=True)
-    names = {id(p): name for name, p in model.store}
-    found = {}
-    for layer, m in paired:
-        for key, p in layer.parameters_here.items():
-            grad = getattr(m, "weight" if key in ("w", "gamma") else "bias").grad.detach().numpy()
-            if isinstance(layer, Conv2d) and key == "w":
-                grad = grad.transpose(2, 3, 1, 0)
-            elif isinstance(layer, layers.Linear) and key == "w":
-                grad = _columns_to_ours(grad, shapes[id(layer)]).T
-            found[names[id(p)]] = grad
-    return found
+    found = {name: p.grad.numpy() for name, p in module.named_parameters() if p.grad is not None}
+    return {place.ours: place.from_torch(found[place.theirs])
+            for place in places(model, input_shape) if place.theirs in found}
 
 
-def step(module: Any, variant: str, x: np.ndarray, labels: np.ndarray) -> Callable[[], Any]:
-    """A function that takes one training step on x (N, H, W, C) or (N, D) with SGD and momentum."""
-    import torch
-
-    inputs, module, context = _prepared(module, variant, x)
-    targets = torch.from_numpy(labels)
+def step(module: nn.Module, variant: str) -> Callable[[torch.Tensor, torch.Tensor], float]:
+    """A function of (inputs, labels) that takes one training step with SGD and momentum and returns the loss."""
     optimizer = torch.optim.SGD(module.parameters(), lr=1e-3, momentum=0.9, fused=True)
-    criterion = torch.nn.CrossEntropyLoss()
+    criterion = nn.CrossEntropyLoss()
 
-    def run() -> float:
+    def run(inputs: torch.Tensor, labels: torch.Tensor) -> float:
         optimizer.zero_grad(set_to_none=True)
-        with context():
-            loss = criterion(module(inputs), targets)
+        with precision(variant):
+            loss = criterion(module(inputs), labels)
         loss.backward()
         optimizer.step()
         return loss.item()
@@ -69,138 +63,110 @@ def step(module: Any, variant: str, x: np.ndarray, labels: np.ndarray) -> Callab
     return run
 
 
-def inference(module: Any, variant: str, x: np.ndarray) -> Callable[[], Any]:
-    """A function that computes the logits of x."""
-    import torch
+def inference(module: nn.Module, variant: str) -> Callable[[torch.Tensor], torch.Tensor]:
+    """A function that computes the logits of its inputs."""
+    module.eval()
 
-    inputs, module, context = _prepared(module.eval(), variant, x)
-
-    def run() -> Any:
-        with torch.inference_mode(), context():
+    def run(inputs: torch.Tensor) -> torch.Tensor:
+        with torch.inference_mode(), precision(variant):
             return module(inputs)
 
     return run
 
 
-def _prepared(module: Any, variant: str, x: np.ndarray) -> tuple[Any, Any, Callable[[], Any]]:
-    import contextlib
+def precision(variant: str) -> contextlib.AbstractContextManager[Any]:
+    """What a forward pass of this variant runs in."""
+    return torch.autocast("cpu", torch.bfloat16) if variant == "bf16" else contextlib.nullcontext()
 
-    import torch
 
+def layout(variant: str) -> torch.memory_format:
+    """How maps and their weights lie in memory."""
+    return torch.contiguous_format if variant == "eager" else torch.channels_last
+
+
+def prepared(module: nn.Module, variant: str, x: np.ndarray) -> tuple[nn.Module, torch.Tensor]:
+    """The module and x (N, H, W, C) or (N, D) as this variant wants them."""
     inputs = torch.from_numpy(x)
-    if x.ndim == 4:
-        inputs = inputs.permute(0, 3, 1, 2)
-        layout = torch.contiguous_format if variant == "eager" else torch.channels_last
-        inputs, module = inputs.contiguous(memory_format=layout), module.to(memory_format=layout)
-    if variant == "bf16":
-        return inputs, module, lambda: torch.autocast("cpu", torch.bfloat16)
-    return inputs, module, contextlib.nullcontext
+    if x.ndim != 4:
+        return module, inputs
+    return (module.to(memory_format=layout(variant)),  # type: ignore[call-overload]
+            inputs.permute(0, 3, 1, 2).contiguous(memory_format=layout(variant)))
 
 
-def _columns_to_ours(weight: np.ndarray, shape: Shape) -> np.ndarray:
-    """Columns in the order (C, H, W) of a flattened map as (H, W, C)."""
-    if len(shape) != 3:
-        return weight
-    height, width, channels = shape
-    return weight.reshape(-1, channels, height, width).transpose(0, 2, 3, 1).reshape(len(weight), -1)
+class FlatLinear(nn.Linear):
+    """Linear, of maps too."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x.flatten(1))
 
 
-def _columns_to_theirs(weight: np.ndarray, shape: Shape) -> np.ndarray:
-    if len(shape) != 3:
-        return weight
-    return weight.reshape(-1, *shape).transpose(0, 3, 1, 2).reshape(len(weight), -1)
+class Sum(nn.Module):
+    """What `Residual` is; its children are the main branch's layers, `downsample` and `activation`."""
+
+    def __init__(self, main: Iterable[tuple[str, nn.Module]], downsample: nn.Module | None,
+                 activation: nn.Module | None) -> None:
+        super().__init__()
+        self.main = []
+        for name, module in main:
+            self.add_module(name, module)
+            self.main.append(module)  # in a plain list, or each would have two names
+        self.downsample, self.activation = downsample, activation
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = x
+        for module in self.main:
+            y = module(y)
+        y = y + (x if self.downsample is None else self.downsample(x))
+        return y if self.activation is None else self.activation(y)
 
 
-def _module(layer: Layer, shapes: dict[int, Shape]) -> Any:
-    import torch
-    from torch import nn
-
-    simple: dict[type[Layer], Callable[[Any], Any]] = {
-        layers.ReLU: lambda _: nn.ReLU(), layers.Swish: lambda _: nn.SiLU(), layers.Tanh: lambda _: nn.Tanh(),
-        layers.GELU: lambda a: nn.GELU(**a.options()), layers.ELU: lambda a: nn.ELU(**a.options()),
-        layers.LeakyReLU: lambda a: nn.LeakyReLU(**a.options()), layers.Sigmoid: lambda _: nn.Sigmoid(),
-        layers.Dropout: lambda a: nn.Dropout(a.p), layers.Flatten: lambda _: nn.Flatten(),
-        pooling.MaxPool2d: lambda a: nn.MaxPool2d(a.window, a.stride, a.pad, ceil_mode=a.ceil_mode),
-        pooling.AvgPool2d: lambda a: nn.AvgPool2d(a.window, a.stride, a.pad, ceil_mode=a.ceil_mode),
-        pooling.GlobalAvgPool: lambda _: nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()),
-        layers.BatchNorm: lambda a: nn.BatchNorm2d(a.num_features, a.eps, 1 - a.stat_decay)
-        if len(shapes[id(a)]) == 3 else nn.BatchNorm1d(a.num_features, a.eps, 1 - a.stat_decay),
-    }
-    if isinstance(layer, Sequential):
-        return nn.Sequential(*(_module(child, shapes) for child in layer.layers))
-    if isinstance(layer, Residual):
-        return _Sum.of(_module(layer.main, shapes), _module(layer.shortcut, shapes) if layer.shortcut else None,
-                       _module(layer.activation, shapes) if layer.activation else None)
-    if isinstance(layer, Concatenate):
-        return _Joined.of([_module(branch, shapes) for branch in layer.branches])
-    if isinstance(layer, ZeroPadShortcut):
-        return _ZeroPad.of(layer.stride, layer.out_channels)
-    if type(layer) in simple:
-        return simple[type(layer)](layer)
-    values = {key: p.value for key, p in layer.parameters_here.items()}
-    with torch.no_grad():
-        if isinstance(layer, Conv2d):
-            module: Any = nn.Conv2d(layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, layer.pad,
-                                    layer.dilation, layer.groups, layer.bias)
-            weight = values["w"].transpose(3, 2, 0, 1)
-        elif isinstance(layer, layers.Linear):
-            module = nn.Linear(layer.in_features, layer.out_features, layer.bias)
-            weight = _columns_to_theirs(values["w"].T, shapes[id(layer)])
-        else:
-            raise NotImplementedError(f"bench: {layer.kind} has no counterpart in PyTorch here")
-        module.weight = nn.Parameter(torch.from_numpy(np.ascontiguousarray(weight)))
-        if layer.bias:
-            module.bias = nn.Parameter(torch.from_numpy(values["b"].copy()))
-    return nn.Sequential(nn.Flatten(), module) if isinstance(layer, layers.Linear) else module
-
-
-class _Sum:
-    """What `Residual` is."""
-
-    @staticmethod
-    def of(main: Any, shortcut: Any, activation: Any) -> Any:
-        from torch import nn
-
-        class Sum(nn.Module):
-            def __init__(self) -> None:
-                super().__init__()
-                self.main, self.shortcut, self.activation = main, shortcut, activation
-
-            def forward(self, x: Any) -> Any:
-                y = self.main(x) + (x if self.shortcut is None else self.shortcut(x))
-                return y if self.activation is None else self.activation(y)
-
-        return Sum()
-
-
-class _Joined:
+class Joined(nn.Sequential):
     """What `Concatenate` is."""
 
-    @staticmethod
-    def of(branches: list[Any]) -> Any:
-        import torch
-        from torch import nn
-
-        class Joined(nn.Module):
-            def __init__(self) -> None:
-                super().__init__()
-                self.branches = nn.ModuleList(branches)
-
-            def forward(self, x: Any) -> Any:
-                return torch.cat([branch(x) for branch in self.branches], dim=1)
-
-        return Joined()
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([branch(x) for branch in self], dim=1)
 
 
-class _ZeroPad:
+class ZeroPad(nn.Module):
     """What `ZeroPadShortcut` is."""
 
-    @staticmethod
-    def of(stride: int, channels: int) -> Any:
-        from torch import nn
+    def __init__(self, stride: int, channels: int) -> None:
+        super().__init__()
+        self.stride, self.channels = stride, channels
 
-        class ZeroPad(nn.Module):
-            def forward(self, x: Any) -> Any:
-                return nn.functional.pad(x[:, :, ::stride, ::stride], (0, 0, 0, 0, 0, channels - x.shape[1]))
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.channels - x.shape[1]))
 
-        return ZeroPad()
+
+_SIMPLE: dict[type[Layer], Callable[[Any], nn.Module]] = {
+    layers.ReLU: lambda _: nn.ReLU(), layers.Swish: lambda _: nn.SiLU(), layers.Tanh: lambda _: nn.Tanh(),
+    layers.GELU: lambda a: nn.GELU(**a.options()), layers.ELU: lambda a: nn.ELU(**a.options()),
+    layers.LeakyReLU: lambda a: nn.LeakyReLU(**a.options()), layers.Sigmoid: lambda _: nn.Sigmoid(),
+    layers.Dropout: lambda a: nn.Dropout(a.p), layers.Flatten: lambda _: nn.Flatten(),
+    layers.Linear: lambda a: FlatLinear(a.in_features, a.out_features, a.bias),
+    Conv2d: lambda a: nn.Conv2d(a.in_channels, a.out_channels, a.kernel_size, a.stride, a.pad, a.dilation, a.groups,
+                                a.bias),
+    pooling.MaxPool2d: lambda a: nn.MaxPool2d(a.window, a.stride, a.pad, ceil_mode=a.ceil_mode),
+    pooling.AvgPool2d: lambda a: nn.AvgPool2d(a.window, a.stride, a.pad, ceil_mode=a.ceil_mode),
+    pooling.GlobalAvgPool: lambda _: nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+    ZeroPadShortcut: lambda a: ZeroPad(a.stride, a.out_channels),
+}
+
+
+def _module(layer: Layer, shapes: dict[int, Shape]) -> nn.Module:
+    def named(children: Iterable[Layer]) -> "OrderedDict[str, nn.Module]":
+        return OrderedDict((child.name, _module(child, shapes)) for child in children)
+
+    if isinstance(layer, Sequential):
+        return nn.Sequential(named(layer.layers))
+    if isinstance(layer, Residual):
+        return Sum(named(layer.main.layers).items(),
+                   *(None if part is None else _module(part, shapes) for part in (layer.shortcut, layer.activation)))
+    if isinstance(layer, Concatenate):
+        return Joined(named(layer.branches))
+    if isinstance(layer, layers.BatchNorm):
+        kind = nn.BatchNorm2d if len(shapes[id(layer)]) == 3 else nn.BatchNorm1d
+        return kind(layer.num_features, layer.eps, 1 - layer.stat_decay)
+    if type(layer) not in _SIMPLE:
+        raise NotImplementedError(f"bench: {layer.kind} has no counterpart in PyTorch here")
+    return _SIMPLE[type(layer)](layer)

@@ -1,82 +1,162 @@
-"""Where a training step's time goes: seconds by op and pass, and what is left for everything between the ops."""
+"""Where a training step's time goes: seconds by op, shape and pass, beside what the machine could do at best.
+
+Two floors stand beside each time. Arithmetic: the multiplications and additions of products with weights, at the rate
+of a large matrix product. (Winograd's algorithm needs fewer and may be faster.) Memory: every array that has to be read
+or written, once, at the rate of a copy. (What still lies in a cache may be faster.) A backward pass has to read dy and
+what it has kept or, where that is less, the arguments; of a product only the other factor.
+"""
 
 import time
-from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 from unittest import mock
 
 import numpy as np
 
-import fastnet as fn
 from fastnet import backend
+from fastnet.bench.sizes import parameters
+from fastnet.nn.summary import align
 
 
-def profile(step: Callable[[], object], repeats: int = 20) -> list[tuple[str, float, int]]:
-    """(op and pass, seconds a step, calls a step), the longest first; the last rows are the rest and the whole.
+class Part(NamedTuple):
+    """One op and pass: seconds and calls a step, operations and bytes that its calls in one step need."""
 
-    The first two steps are not counted.
+    name: str
+    seconds: float
+    calls: int = 0
+    operations: int = 0
+    bytes: int = 0
+
+    def floors(self, gemm: float, copy: float) -> tuple[float, float]:
+        """Seconds at these rates, of operations and of bytes a second."""
+        return self.operations / gemm, self.bytes / copy
+
+
+BETWEEN, WHOLE = "between the ops", "the step"
+
+
+def profile(step: Callable[[], object], seconds: float = 1.0, least: int = 3) -> list[Part]:
+    """The parts of a step, the longest first; the last two are the rest and the whole.
+
+    Steps are taken for so many seconds, at least `least` and at most 50; the first two before are not counted.
     """
-    seconds: dict[str, float] = defaultdict(float)
-    calls: dict[str, int] = defaultdict(int)
-    pair = backend.pair
-
-    def timed(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        def run(*arguments: Any, **options: Any) -> Any:
-            started = time.perf_counter()
-            try:
-                return function(*arguments, **options)
-            finally:
-                seconds[name] += time.perf_counter() - started
-                calls[name] += 1
-
-        return run
-
-    def watched(name: str, *arrays: Any, **options: Any) -> Any:
-        module = pair(name, *arrays, **options)
-        label = name
-        if name == "conv2d":
-            w = arrays[1]
-            size = "x".join(map(str, arrays[0].shape[1:]))
-            label = f"conv2d {size} {w.shape[0]}x{w.shape[1]} {w.shape[3]}"
-            if hasattr(module, "algorithm"):
-                label += f" {module.algorithm(*arrays, **options)}"
-        public = {key: value for key, value in vars(module).items() if not key.startswith("_")}
-        for key in ("forward", "run"):
-            if key in public:
-                public[key] = timed(f"{label} {key}", public[key])
-        if "backward" in public:
-            def backward(dy: Any, cache: Any, needs: Any = None) -> Any:
-                if name != "conv2d":
-                    return timed(f"{label} backward", module.backward)(dy, cache, needs)
-                needs = needs or (True, True, True)
-                # One gradient at a time, to tell them apart.
-                parts = [timed(f"{label} d{'xwb'[i]}", module.backward)(dy, cache, tuple(j == i for j in range(3)))[i]
-                         if needs[i] else None for i in range(3)]
-                return tuple(parts)
-
-            public["backward"] = backward
-        return SimpleNamespace(**public)
-
-    step()
-    step()
-    seconds.clear()
-    with mock.patch.object(backend, "pair", watched):
+    watch = _Watch()
+    with mock.patch.object(backend, "pair", watch.pair):
+        step()
+        watch.forget()
         started = time.perf_counter()
-        for _ in range(repeats):
+        step()
+        steps = min(50, max(least, int(seconds / (time.perf_counter() - started))))
+        needed = watch.needed
+        watch.forget()
+        started = time.perf_counter()
+        for _ in range(steps):
             step()
-        whole = time.perf_counter() - started
-    rows = [(name, spent / repeats, calls[name] // repeats) for name, spent in seconds.items()]
-    rows.sort(key=lambda row: -row[1])
-    return [*rows, ("between the ops", (whole - sum(seconds.values())) / repeats, 0), ("the step", whole / repeats, 0)]
+        whole = (time.perf_counter() - started) / steps
+    parts = [Part(name, spent / steps, watch.calls[name] // steps, *needed[name])
+             for name, spent in watch.seconds.items()]
+    parts.sort(key=lambda part: -part.seconds)
+    return [*parts, Part(BETWEEN, whole - sum(part.seconds for part in parts)),
+            Part(WHOLE, whole, 0, sum(part.operations for part in parts), sum(part.bytes for part in parts))]
 
 
-def training_step(name: str, batch_size: int, **options: Any) -> Callable[[], object]:
-    """One step of SGD with momentum on random images."""
-    from fastnet.bench.steps import batch
+def needed(call: Callable[[], object]) -> tuple[int, int]:
+    """The operations and bytes that the ops and functions which `call` runs need."""
+    watch = _Watch()
+    with mock.patch.object(backend, "pair", watch.pair):
+        call()
+    operations, nbytes = zip(*watch.needed.values(), strict=True)
+    return sum(operations), sum(nbytes)
 
-    model = fn.build(name, **options)
-    x, labels = batch(name, batch_size, np.float32, 0, options)
-    step = fn.TrainStep(model, fn.SGD(lr=1e-3, momentum=0.9))
-    return lambda: step(x, labels)
+
+def table(parts: Sequence[Part], gemm: float, copy: float) -> str:
+    """The parts as text, beside their floors at these rates."""
+    whole = parts[-1].seconds
+    rows: list[tuple[str, ...]] = [("op", "ms", "calls", "of the step", "arithmetic, ms", "memory, ms",
+                                     "floor / time")]
+    for part in parts:
+        floors = part.floors(gemm, copy)
+        row = (part.name, f"{1e3 * part.seconds:.3f}", str(part.calls or ""), f"{part.seconds / whole:.1%}")
+        rows.append((*row, *(f"{1e3 * floor:.3f}" for floor in floors), f"{max(floors) / part.seconds:.0%}")
+                    if max(floors) else (*row, "", "", ""))
+    return align(rows, right=tuple(range(1, 7)))
+
+
+class _Watch:
+    """Takes the place of `backend.pair`: what it returns is timed."""
+
+    def __init__(self) -> None:
+        self._pair = backend.pair
+        self.forget()
+
+    def forget(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self.calls: dict[str, int] = {}
+        self.needed: dict[str, tuple[int, int]] = {}  # operations and bytes
+
+    def pair(self, name: str, *arrays: Any, **options: Any) -> Any:
+        module = self._pair(name, *arrays, **options)
+        given = dict(zip(parameters(name), arrays, strict=False))
+        x, w = arrays[0], given.get("w")
+        label = " ".join(filter(None, [name, _size(x.shape[1:]), *([] if w is None else [_size(w.shape[:-2]),
+                                                                                        str(w.shape[-1])]),
+                                       module.algorithm(*arrays, **options) if hasattr(module, "algorithm") else ""]))
+        read = sum(_bytes(a) for a in arrays)
+        products = 0
+
+        def forward(*arrays: Any, **options: Any) -> Any:
+            nonlocal products
+            y, cache = self._timed(f"{label} forward", module.forward, *arrays, **options)
+            products = 0 if w is None else 2 * y.size * w.size // w.shape[-1]
+            self._need(f"{label} forward", products, read + y.nbytes)
+            return y, cache
+
+        def backward(dy: Any, cache: Any, needs: Any = None) -> Any:
+            needs = needs or (True,) * len(given)
+            if list(given) != ["x", "w", "b"] or x.ndim != 4:
+                gradients = self._timed(f"{label} backward", module.backward, dy, cache, needs)
+                factors = sum(bool(need) for key, need in zip(given, needs, strict=False) if key in ("x", "w"))
+                self._need(f"{label} backward", factors * products,
+                           _bytes(dy) + _bytes(gradients) + min(read, _bytes(cache)))
+                return gradients
+            found: list[Any] = []  # one gradient at a time, to tell them apart
+            for i, (key, other) in enumerate((("x", w), ("w", x), ("b", None))):
+                found.append(None)
+                if needs[i]:
+                    alone = tuple(j == i for j in range(3))
+                    found[i] = self._timed(f"{label} d{key}", module.backward, dy, cache, alone)[i]
+                    self._need(f"{label} d{key}", 0 if other is None else products,
+                               _bytes(dy) + _bytes(found[i]) + _bytes(other))
+            return tuple(found)
+
+        def run(*arrays: Any, **options: Any) -> Any:
+            found = self._timed(f"{label} run", module.run, *arrays, **options)
+            self._need(f"{label} run", 0, read + _bytes(found))
+            return found
+
+        public = {key: value for key, value in vars(module).items() if not key.startswith("_")}
+        replaced = {"forward": forward, "backward": backward, "run": run}
+        return SimpleNamespace(**public | {key: replaced[key] for key in replaced.keys() & public.keys()})
+
+    def _timed(self, name: str, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        started = time.perf_counter()
+        found = function(*arguments, **options)
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
+        self.calls[name] = self.calls.get(name, 0) + 1
+        return found
+
+    def _need(self, name: str, operations: int, nbytes: int) -> None:
+        before = self.needed.get(name, (0, 0))
+        self.needed[name] = (before[0] + operations, before[1] + nbytes)
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))
+
+
+def _bytes(thing: Any) -> int:
+    """Of all arrays in it."""
+    if isinstance(thing, np.ndarray):
+        return thing.nbytes
+    return sum(map(_bytes, thing)) if isinstance(thing, (tuple, list)) else 0

@@ -23,7 +23,7 @@ import numba
 import numpy as np
 
 import fastnet as fn
-from fastnet.bench.ceilings import machine
+from fastnet.bench.machine import machine
 from fastnet.nn.summary import align
 from fastnet.train.record import versions
 

@@ -1,23 +1,21 @@
-"""Whole training steps and inference, beside PyTorch: first they agree, then they are timed in turn.
+"""Whole training steps, inference and epochs, beside PyTorch: first they agree, then they are timed in turn.
 
-    fastnet bench [NAME ...] [--batch-size N ...] [--inference] [--threads N] [--seconds S] [--json FILE]
-
-Every workload is a model of the table in float32 with SGD and momentum on random images. Before it is timed, its loss
-and all gradients are compared with PyTorch's on a small batch in float64. PyTorch's columns are its best float32 time
-(contiguous or channels last) and bf16 autocast, which computes with less precision.
+Every workload is a model of the table in float32, with SGD and momentum, on random images. Before it is timed, its loss
+and all gradients are compared with PyTorch's on a small batch in float64.
 """
 
-import math
-from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import numpy as np
 
 import fastnet as fn
-from fastnet.bench import peer
-from fastnet.bench.timer import Timing, alternate
-from fastnet.nn.models import entry
-from fastnet.nn.summary import align, summarize
+from fastnet.bench import epoch
+from fastnet.bench.result import Result
+from fastnet.bench.timer import alternate
+from fastnet.bench.workload import Workload
+from fastnet.nn.sequential import Sequential
 
 WORKLOADS = {"mlp3": 100, "mlp3-bn": 100, "mlp9-bn": 100, "lenet5": 128, "vgg-a-bn": 128, "resnet18": 128,
              "resnet34": 128, "resnet18-dw": 128}  # name: batch size
@@ -25,34 +23,16 @@ AGREEMENT = 1e-8  # of the largest entry of each gradient, in float64
 AGREEMENT_BATCH = 8
 
 
-class Result(NamedTuple):
-    """One workload: seconds by rival, floating-point operations of ours, and how far the gradients are apart."""
-
-    name: str
-    batch_size: int
-    timings: dict[str, Timing]
-    operations: int
-    disagreement: float | None
-
-    @property
-    def ours(self) -> float:
-        return self.timings["fastnet"].median
-
-    def ratio(self, *variants: str) -> float:
-        """PyTorch's best time among these variants over ours; NaN where none was timed."""
-        return min((self.timings[v].median for v in variants if v in self.timings), default=math.nan) / self.ours
-
-
-def disagreement(name: str, seed: int = 0, **options: Any) -> float:
+def disagreement(workload: Workload) -> float:
     """The largest relative difference of the loss and of any gradient from PyTorch's, in float64."""
     import torch
 
-    model = fn.build(name, dtype="float64", **options)
-    x, labels = batch(name, AGREEMENT_BATCH, np.float64, seed, options)
-    twin = peer.twin(model, x.shape[1:])
-    inputs = torch.from_numpy(x)
-    loss = torch.nn.functional.cross_entropy(twin(inputs.permute(0, 3, 1, 2) if x.ndim == 4 else inputs),
-                                             torch.from_numpy(labels))
+    from fastnet.bench import peer
+
+    model = workload.build("float64")
+    x, labels = workload.batch(AGREEMENT_BATCH, np.float64)
+    twin, inputs = peer.prepared(peer.twin(model, x.shape[1:]), "eager", x)
+    loss = torch.nn.functional.cross_entropy(twin(inputs), torch.from_numpy(labels))
     loss.backward()
     value, ours = fn.loss_and_gradients(model, x, labels)
     theirs = peer.gradients(model, twin, x.shape[1:])
@@ -64,52 +44,47 @@ def disagreement(name: str, seed: int = 0, **options: Any) -> float:
     return worst
 
 
-def measure(name: str, batch_size: int, *, inference: bool = False, torch: bool = True, seconds: float = 2.0,
-            **options: Any) -> Result:
+def measure(workload: Workload, *, torch: bool = True, seconds: float = 2.0, least: int = 5) -> Result:
     """Time one workload. Raises AssertionError where the two libraries do not compute the same."""
     apart = None
     if torch:
-        apart = disagreement(name, **options)
+        apart = disagreement(workload)
         if not apart <= AGREEMENT:
-            raise AssertionError(f"{name}: the gradients differ from PyTorch's by {apart:.1e} of the largest entry")
-    model = fn.build(name, **options)
-    x, labels = batch(name, batch_size, np.float32, 0, options)
-    rivals: dict[str, Callable[[], object]] = {}
-    if inference:
-        rivals["fastnet"] = lambda: model.predict(x)
-    else:
-        ours = fn.TrainStep(model, fn.SGD(lr=1e-3, momentum=0.9))
-        rivals["fastnet"] = lambda: ours(x, labels)
+            raise AssertionError(f"{workload.label}: the gradients differ from PyTorch's by {apart:.1e} of the largest "
+                                 "entry")
+    timings = alternate(rivals(workload, torch), seconds, least)
+    return Result(workload.label, workload.batch_size, timings, workload.operations, apart)
+
+
+def rivals(workload: Workload, torch: bool) -> dict[str, Callable[[], object]]:
+    """{name: what is timed}: `fastnet`, PyTorch's variants and, for an epoch, the making of our batches alone."""
+    if workload.kind == "epoch":
+        return epoch.rivals(workload, torch)
+    x, labels = workload.batch()
+    theirs: dict[str, Callable[[], object]] = {}
     if torch:
-        for variant in peer.VARIANTS if x.ndim == 4 else ("eager", "bf16"):
-            twin = peer.twin(model, x.shape[1:])
-            rivals[variant] = peer.inference(twin, variant, x) if inference else peer.step(twin, variant, x, labels)
-    rows = summarize(model, x.shape[1:])
-    products = sum(row.macs_forward + (0 if inference else row.macs_backward) for row in rows)
-    return Result(name + " inference" * inference, batch_size, alternate(rivals, seconds), 2 * batch_size * products,
-                  apart)
+        from fastnet.bench import peer
+
+        model = workload.build()
+        for variant in peer.variants(not workload.flat):
+            theirs[variant] = theirs_on(peer.twin(model, x.shape[1:]), variant, workload.kind, x, labels)
+    return {"fastnet": ours_on(workload.build(), workload.kind, x, labels), **theirs}
 
 
-def table(results: Iterable[Result], ceiling: float) -> str:
-    """The results as text; `ceiling` is the machine's measured rate of a matrix product, in operations a second."""
-    rows = [("workload", "batch", "ours, ms", "spread", "PyTorch float32, ms", "ratio", "bf16, ms", "ratio",
-             "GFLOP/s", "of GEMM")]
-    for r in results:
-        ours, best = r.timings["fastnet"], r.ratio("eager", "channels_last")
-        spread = (ours.high - ours.low) / ours.median
-        rows.append((r.name, str(r.batch_size), f"{1e3 * ours.median:.2f}", f"{spread:.0%}",
-                     _number(1e3 * best * r.ours), _number(best), _number(1e3 * r.ratio("bf16") * r.ours),
-                     _number(r.ratio("bf16")), f"{r.operations / r.ours / 1e9:.0f}",
-                     f"{r.operations / r.ours / ceiling:.0%}"))
-    return align(rows, right=tuple(range(1, 10)))
+def ours_on(model: Sequential, kind: str, x: np.ndarray, labels: np.ndarray) -> Callable[[], object]:
+    """A training step of the model on one batch, or inference."""
+    if kind == "inference":
+        return partial(model.predict, x)
+    return partial(fn.TrainStep(model, fn.SGD(lr=1e-3, momentum=0.9)), x, labels)
 
 
-def _number(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.2f}"
+def theirs_on(module: Any, variant: str, kind: str, x: np.ndarray, labels: np.ndarray) -> Callable[[], object]:
+    """The same of PyTorch's module."""
+    import torch
 
+    from fastnet.bench import peer
 
-def batch(name: str, size: int, dtype: Any, seed: int, options: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    shape = options.get("input_shape", entry(name).input_shape)
-    x = rng.standard_normal((size, math.prod(shape)) if name.startswith("mlp") else (size, *shape)).astype(dtype)
-    return x, rng.integers(0, 10, size)
+    module, inputs = peer.prepared(module, variant, x)
+    if kind == "inference":
+        return partial(peer.inference(module, variant), inputs)
+    return partial(peer.step(module, variant), inputs, torch.from_numpy(labels))

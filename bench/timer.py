@@ -21,25 +21,25 @@ def alternate(rivals: Mapping[str, Callable[[], object]], seconds: float = 2.0, 
               most: int = 200) -> dict[str, Timing]:
     """Call all rivals in turn until each has had `seconds`, at least `least` and at most `most` times.
 
-    A call that is shorter than 10 ms is repeated within its turn. One call of each comes before, uncounted: it
-    compiles, allocates and fills caches.
+    A call that is shorter than 10 ms is repeated within its turn. Two calls of each come before, uncounted: the first
+    compiles, allocates and fills caches, the second says how long it takes, and counts where all are long.
     """
-    repeats = {}
-    for name, call in rivals.items():
+    for call in rivals.values():
         call()
-        repeats[name] = max(1, int(0.01 / max(_timed(call, 1), 1e-7)))
-    found: dict[str, list[float]] = {name: [] for name in rivals}
+    first = {name: _timed(call, 1) for name, call in rivals.items()}
+    repeats = {name: max(1, int(0.01 / max(seconds, 1e-7))) for name, seconds in first.items()}
+    found = {name: [seconds] if set(repeats.values()) == {1} else [] for name, seconds in first.items()}
     enabled = gc.isenabled()
     gc.collect()
     gc.disable()
     try:
         while True:
-            for name, call in rivals.items():
-                found[name].append(_timed(call, repeats[name]))
             rounds = len(next(iter(found.values())))
             spent = min(sum(times) * repeats[name] for name, times in found.items())
             if rounds >= most or (rounds >= least and spent >= seconds):
                 break
+            for name, call in rivals.items():
+                found[name].append(_timed(call, repeats[name]))
     finally:
         if enabled:
             gc.enable()

@@ -105,7 +105,7 @@ def _parser() -> _Parser:
     data = command("data", manage_data, "Find, download or verify CIFAR-10.")
     data.add_argument("action", nargs="?", choices=("path", "download", "verify"), default="path")
     data.add_argument("--data-dir", type=Path)
-    _bench_options(command("bench", bench, "Time training steps, beside PyTorch where it is installed."))
+    _bench_options(command("bench", bench, "Time training steps, epochs or ops, beside PyTorch where it is there."))
     command("env", environment, "Show versions, threads, BLAS, GPU and which backend runs.")
     return parser
 
@@ -113,13 +113,20 @@ def _parser() -> _Parser:
 def _bench_options(parser: argparse.ArgumentParser) -> None:
     # Not from fastnet.bench, which loads compilers: the command line has to answer at once.
     add = parser.add_argument
-    add("names", nargs="*", metavar="MODEL", help="default: the workloads of the README's table")
+    add("names", nargs="*", metavar="NAME", help="models (default: the workloads of the README's table), or ops")
+    cli_options.add_model_options(parser)
+    add("--input", metavar="HxWxC", help="shape of an image (default: the model's own)")
     add("--batch-size", type=int, nargs="+", metavar="N", help="default: each workload's own")
-    add("--inference", action="store_true", help="logits instead of training steps")
+    what = parser.add_mutually_exclusive_group().add_argument
+    what("--inference", action="store_true", help="logits instead of training steps")
+    what("--epoch", action="store_true", help="whole epochs, with shuffling, crops, flips and standardisation")
+    what("--profile", action="store_true", help="where the time of a training step goes, op by op")
+    what("--ops", action="store_true", help="single ops beside the reference and PyTorch")
+    add("--images", type=int, default=10_240, help="of an epoch (default 10240)")
+    add("--memory", action="store_true", help="peak memory too, each library in a process of its own")
     add("--threads", type=int, help="of both libraries (default: all cores)")
     add("--seconds", type=float, default=2.0, help="that each library is timed for (default 2)")
     add("--no-torch", action="store_true", help="ours alone")
-    add("--profile", action="store_true", help="where the time of a training step goes, op by op")
     add("--json", type=Path, metavar="FILE", help="write the record")
 
 
@@ -265,6 +272,8 @@ def check_gradients(options: argparse.Namespace) -> int:
 def bench(options: argparse.Namespace) -> None:
     from fastnet.bench import command
 
+    options.shape = None if options.input is None else cli_options.image_shape(options.input)
+    options.given = cli_options.model_options(options)
     command.run(options)
 
 

@@ -33,6 +33,10 @@ SCHEDULE_OPTIONS: dict[str, dict[str, str]] = {
 
 def add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="a name that 'fastnet models' lists")
+    add_model_options(parser)
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE",
                         help="option of the model, such as filter_multiplier=0.5 (may be repeated)")
 
