@@ -1,7 +1,11 @@
 """The benchmarks: the timer is fair, the twin in PyTorch computes the same, the command line prints and records."""
 
+import configparser
 import json
+import subprocess
+import sys
 import time
+from pathlib import Path
 from unittest import mock
 
 import numpy as np
@@ -200,6 +204,21 @@ def test_winograds_error_is_a_row(run, monkeypatch):
               for line in out.split("GFLOP/s  ")[-1].splitlines() if "conv_algorithm=" in line}
     assert status == 0 and set(errors) == {"winograd", "direct"}
     assert errors["direct"] < errors["winograd"] < 1e-4
+
+
+def test_pytest_bench(tmp_path):
+    """`pytest bench` times ops and steps, and says what part of the ceiling each reaches; plain `pytest` does not."""
+    path, root = tmp_path / "bench.json", Path(steps.__file__).parents[1]
+    done = subprocess.run([sys.executable, "-m", "pytest", "bench", "-q", "-k", "relu-2-cpu or mlp3-100-fastnet",
+                           "-p", "no:cacheprovider", "--benchmark-json", path, "--benchmark-max-time=0.01"],
+                          cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = {row["group"]: row["extra_info"] for row in json.loads(path.read_text())["benchmarks"]}
+    assert found["relu 100x50"]["bytes"] > 0 and found["mlp3"]["operations"] == Workload("mlp3", 100).operations
+    assert all(0 < extra["fraction_of_ceiling"] < 3 for extra in found.values())
+    config = configparser.ConfigParser()
+    config.read(root / "setup.cfg")
+    assert config["tool:pytest"]["testpaths"] == "tests"
 
 
 def test_a_model_learns_by_heart():
