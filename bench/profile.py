@@ -39,7 +39,8 @@ BETWEEN, WHOLE = "between the ops", "the step"
 def profile(step: Callable[[], object], seconds: float = 1.0, least: int = 3) -> list[Part]:
     """The parts of a step, the longest first; the last two are the rest and the whole.
 
-    Steps are taken for so many seconds, at least `least` and at most 50; the first two before are not counted.
+    Steps are taken for so many seconds, at least `least` and at most 50; two before are not counted. The faster half
+    of them is averaged: what else the machine did then has the least share in it.
     """
     watch = _Watch()
     with mock.patch.object(backend, "pair", watch.pair):
@@ -48,14 +49,16 @@ def profile(step: Callable[[], object], seconds: float = 1.0, least: int = 3) ->
         started = time.perf_counter()
         step()
         steps = min(50, max(least, int(seconds / (time.perf_counter() - started))))
-        needed = watch.needed
-        watch.forget()
-        started = time.perf_counter()
+        taken = []
         for _ in range(steps):
+            watch.forget()
+            started = time.perf_counter()
             step()
-        whole = (time.perf_counter() - started) / steps
-    parts = [Part(name, spent / steps, watch.calls[name] // steps, *needed[name])
-             for name, spent in watch.seconds.items()]
+            taken.append((time.perf_counter() - started, watch.seconds))
+    fast = sorted(taken, key=lambda one: one[0])[: (steps + 1) // 2]
+    whole = sum(seconds for seconds, _ in fast) / len(fast)
+    parts = [Part(name, sum(seconds[name] for _, seconds in fast) / len(fast), calls, *watch.needed[name])
+             for name, calls in watch.calls.items()]
     parts.sort(key=lambda part: -part.seconds)
     return [*parts, Part(BETWEEN, whole - sum(part.seconds for part in parts)),
             Part(WHOLE, whole, 0, sum(part.operations for part in parts), sum(part.bytes for part in parts))]

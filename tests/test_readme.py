@@ -1,5 +1,6 @@
 """What README.md shows can be done: its Python runs, its command lines are understood, its links lead somewhere."""
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -8,6 +9,9 @@ import pytest
 
 import fastnet as fn
 from fastnet import cli
+from fastnet.bench import readme
+from fastnet.bench.result import Result
+from fastnet.bench.timer import Timing
 
 README = Path(__file__).parents[1] / "README.md"
 TEXT = README.read_text()
@@ -80,3 +84,27 @@ def test_files_that_the_readme_names_are_there():
     if not (README.parent / "bench" / "results").exists():  # a figure of a run has its place there
         missing = [name for name in missing if not name.startswith("bench/results")]
     assert names and not missing
+
+
+def test_the_benchmark_section_is_the_record():
+    assert readme.replaced(TEXT, readme.section(json.loads(readme.RECORD.read_text()))) == TEXT
+
+
+def test_the_benchmark_section_shows_what_is_in_a_record():
+    def row(seconds, **more):
+        timings = {rival: Timing(s, s, s, 3) for rival, s in seconds.items()}
+        return Result("lenet5", 128, timings, 4 * 10**9, **more).record()
+
+    found = readme.section({
+        "machine": "a machine", "threads": 2, "rates": {"2": {"gemm": 2e12, "copy": 3e10}},
+        "versions": {"numpy": "2", "numba": "0.6", "torch": "2.13"},
+        "results": {"steps": [row({"fastnet": 0.004, "eager": 0.012, "channels_last": 0.01, "bf16": 0.006},
+                                  memory={"fastnet": (2**20, 3 * 2**20)})],
+                    "epochs": [row({"fastnet": 2.0, "batches": 0.03})], "one thread": [row({"fastnet": 0.5})]}})
+    assert "| lenet5 | 128 | 4 | 2.50 | 1.50 | 1000 | 50% | 3 (2) |" in found
+    assert "| lenet5 | 128 | 2000 | - | - | 2 | 0% | - |" in found
+    assert "| one thread | lenet5 | 128 | 500 |\n" in found  # columns that hold nothing are left out
+    found = found.replace("\n", " ")
+    assert "a machine, 2 threads: matrix product 2000 GFLOP/s, copy 30.0 GB/s" in found and "takes 1.5% of an epoch" in found
+    with pytest.raises(ValueError, match=r"README\.md must hold '<!-- from here on"):
+        readme.replaced("nothing", found)
