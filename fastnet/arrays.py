@@ -113,6 +113,11 @@ def empty(shape: int | tuple[int, ...], dtype: Any) -> Array:
     return _aligned(np.empty(nbytes + LINE, np.uint8), shape, dtype) if y is None else y
 
 
+def given(into: Array | None, shape: int | tuple[int, ...], dtype: Any) -> Array:
+    """Where a kernel writes a result: `into`, or a new array where that is None."""
+    return empty(shape, dtype) if into is None else into
+
+
 def zeros(shape: int | tuple[int, ...], dtype: Any) -> Array:
     """A NumPy array of zeros for a kernel's sums."""
     y = empty(shape, dtype)

@@ -94,6 +94,10 @@ def pair(name: str, *arrays: Array | None, **options: Any) -> Any:
 def run(name: str, *arrays: Array | None, **options: Any) -> tuple[Array, Callable[..., tuple[Array, ...]]]:
     """Run op `name` forward; return `y` and a callback from `dy` (and `needs`) to the gradients, one per array.
 
+    `callback(dy, needs, into)` may be given memory for the gradients, an array or None for each. An implementation
+    with a `backward_into(dy, cache, needs, into)` beside its `backward` writes them there, which saves a copy; what
+    it returns is then that array itself. The others make new ones.
+
     The callback raises ValueError or TypeError for a dy that is not of y's shape and type (for a loss any number is
     fine): the kernels behind it trust their arguments.
     """
@@ -101,12 +105,15 @@ def run(name: str, *arrays: Array | None, **options: Any) -> tuple[Array, Callab
     y, cache = chosen.forward(*arrays, **options)
     shape, dtype = y.shape, y.dtype  # not y itself, which the closure would keep alive
 
-    def back(dy: Array, needs: tuple[bool, ...] | None = None) -> tuple[Array | None, ...]:
+    def back(dy: Array, needs: tuple[bool, ...] | None = None,
+             into: tuple[Array | None, ...] | None = None) -> tuple[Array | None, ...]:
         given = () if isinstance(dy, (int, float)) else getattr(dy, "shape", type(dy).__name__)
         if given != shape:
             raise ValueError(f"{name}: dy is {given}, but y is {shape}")
         if shape and dy.dtype != dtype:
             raise TypeError(f"{name}: dy is {dy.dtype}, but y is {dtype}")
+        if into is not None and hasattr(chosen, "backward_into"):
+            return chosen.backward_into(dy, cache, needs, into)
         return chosen.backward(dy, cache, needs)
 
     return y, back
@@ -150,6 +157,8 @@ def _library(name: str, arrays: tuple[Array | None, ...]) -> str:
     if len(arrays) > len(parameters):
         raise TypeError(f"{name}: {len(arrays)} arrays are given, but it takes {len(parameters)} "
                         f"({', '.join(p for p, _ in parameters)})")
+    if len(arrays) == len(parameters) and set(map(type, arrays)) == {np.ndarray}:
+        return "numpy"  # nearly always, and found in a fraction of the time
     library, owner = "", ""
     for i, (argument, needed) in enumerate(parameters):
         x = arrays[i] if i < len(arrays) else None

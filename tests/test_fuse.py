@@ -1,6 +1,7 @@
 """Layers that run as one compute what they compute one by one, for every pattern; everything else stays as it was."""
 
 import copy
+import math
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ from fastnet.nn import fuse
 from fastnet.nn.fuse import PATTERNS, Fused, fused
 from fastnet.nn.layer import INFERENCE, Context
 
-MAKE = {fn.BatchNorm: lambda: fn.BatchNorm(6), fn.ReLU: fn.ReLU, fn.MaxPool2d: lambda: fn.MaxPool2d(2)}
+MAKE = {fn.BatchNorm: lambda: fn.BatchNorm(6), fn.ReLU: fn.ReLU, fn.MaxPool2d: lambda: fn.MaxPool2d(2),
+        fn.Linear: lambda: fn.Linear(6 * 6 * 6, 12)}
 
 
 def normal(*shape, seed=0):
@@ -20,8 +22,9 @@ def normal(*shape, seed=0):
 
 def around(*layers):
     """The layers with parameters, and dropout, on both sides."""
-    return fn.Sequential([fn.Conv2d(3, 6, 3, pad=1), fn.Dropout(0.3), *layers, fn.Dropout(0.2), fn.Conv2d(6, 4, 1)],
-                         seed=3, dtype="float64")
+    last = fn.Linear(12, 4) if isinstance(layers[0], fn.Linear) else fn.Conv2d(6, 4, 1)
+    return fn.Sequential([fn.Conv2d(3, 6, 3, pad=1), fn.Dropout(0.3), *layers, fn.Dropout(0.2), last], seed=3,
+                         dtype="float64")
 
 
 def residual(*, shortcut, body=()):
@@ -94,12 +97,15 @@ def test_ops_that_run_fused(block, monkeypatch):
 @pytest.mark.parametrize("block", BLOCKS)
 def test_gradients_of_fused_models(block):
     """The complex step and differences prove the fused model itself."""
-    model = fn.Sequential([fn.Conv2d(3, 6, 3, pad=1), *BLOCKS[block](), fn.Linear(6 * 4 * 4, 3)
-                           if "Pool" not in block else fn.Linear(6 * 2 * 2, 3)], seed=2)
+    layers = [fn.Conv2d(3, 6, 3, pad=1), *BLOCKS[block]()]
+    shape = (6, 6, 3)
+    for layer in layers:
+        shape = layer.output_shape(shape)
+    model = fn.Sequential([*layers, fn.Linear(math.prod(shape), 3)], seed=2)
     for i, value in enumerate(model.parameters().values()):
         value += 0.2 * normal(*value.shape, seed=i)
     fuse(model)
-    fn.check.check_model(model, normal(6, 4, 4, 3), np.arange(6) % 3, entries=12)
+    fn.check.check_model(model, normal(6, 6, 6, 3), np.arange(6) % 3, entries=12)
 
 
 @pytest.mark.parametrize("block", BLOCKS)

@@ -284,9 +284,9 @@ def backward_calls(monkeypatch):
     def spy(name, *arrays, **options):
         y, back = run(name, *arrays, **options)
 
-        def watched(dy, needs=None):
+        def watched(dy, needs=None, into=None):
             calls.append((name, needs))
-            return back(dy, needs)
+            return back(dy, needs, into)
 
         return y, watched
 

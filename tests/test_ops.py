@@ -217,10 +217,10 @@ def _many(case, size=1 << 17):
     return tiled
 
 
-def _wide(batch, features, outputs):
+def _wide(op, batch, features, outputs):
     rng = np.random.default_rng(3)
     shapes = (batch, features), (features, outputs), (outputs,)
-    return Case("linear", f"{batch} rows, {features} features", tuple(rng.standard_normal(s) for s in shapes))
+    return Case(op, f"{batch} rows, {features} features", tuple(rng.standard_normal(s) for s in shapes))
 
 
 def _pooled(op, size, **options):
@@ -233,7 +233,9 @@ POOLED = [_pooled(op, size, **options) for op in ("max_pool2d", "avg_pool2d") fo
     ((3, 31, 32, 20), {"window": 3, "stride": 2, "pad": 1, "ceil_mode": True}))]
 LARGE = [*[(case.op, _many(case), case) for op in OPS for case in cases(op)],
          *[(case.op, cast(case, np.float32), case) for case in (*POOLED, _pooled("global_avg_pool", (64, 4, 4, 96)))],
-         *[("linear", cast(case, np.float32), case) for case in (_wide(40, 1500, 20), _wide(700, 1100, 30))]]
+         *[(case.op, cast(case, np.float32), case) for op in ("linear", "linear_relu")
+           for case in (_wide(op, *shape) for shape in ((40, 1500, 20), (9, 1100, 50), (50, 700, 140),
+                                                        (700, 1100, 30)))]]
 
 
 @pytest.mark.parametrize(("op", "arrays", "case"), [pytest.param(*row, id=f"{row[0]}-{row[2].label}") for row in LARGE])
@@ -350,6 +352,12 @@ WINDOWS = ({"window": 0}, {"window": 5}, {"window": 2, "stride": 0}, {"window": 
 W = np.ones((3, 3, 3, 6))
 C = np.ones(3)
 KEY = {"p": 0.5, "key": (1, 2, 3)}
+LINEAR = [("integer x", (INTEGERS, X.T, None), {}), ("integer w", (X, INTEGERS.T, None), {}),
+          ("1-d x", (C, X.T, None), {}), ("4-d x", (np.ones((5, 2, 2, 3)), X.T), {}), ("1-d w", (X, C), {}),
+          ("features", (X, X, None), {}), ("too long b", (X, X.T, C), {}),
+          ("2-d b", (X, X.T, np.ones((1, 5))), {}),
+          ("integer b", (X, X.T, np.ones(5, int)), {}), ("w is a list", (X, X.T.tolist()), {}),
+          ("no w", (X, None), {}), ("w left out", (X,), {}), ("four arrays", (X, X.T, None, X), {})]
 NORM = [("integer x", (INTEGERS, C, C), {}), ("1-d x", (C, C, C), {}), ("no samples", (X[:0], C, C), {}),
         ("gamma", (X, C[:2], C), {}), ("beta", (X, C, C[:2]), {}), ("2-d gamma", (X, X[:1], C), {}),
         ("no gamma", (X, None, C), {}), ("eps=0", (X, C, C), {"eps": 0}),
@@ -359,12 +367,8 @@ FIXED_NORM = [("integer x", (INTEGERS, C, C, C, C), {}), ("1-d x", (C, C, C, C, 
               ("mean", (X, C, C, C[:2], C), {}), ("var", (X, C, C, C, C[:2]), {}),
               ("no var", (X, C, C, C), {}), ("eps=0", (X, C, C, C, C), {"eps": 0})]
 MALFORMED = {
-    "linear": [("integer x", (INTEGERS, X.T, None), {}), ("integer w", (X, INTEGERS.T, None), {}),
-               ("1-d x", (C, X.T, None), {}), ("4-d x", (np.ones((5, 2, 2, 3)), X.T), {}), ("1-d w", (X, C), {}),
-               ("features", (X, X, None), {}), ("too long b", (X, X.T, C), {}),
-               ("2-d b", (X, X.T, np.ones((1, 5))), {}),
-               ("integer b", (X, X.T, np.ones(5, int)), {}), ("w is a list", (X, X.T.tolist()), {}),
-               ("no w", (X, None), {}), ("w left out", (X,), {}), ("four arrays", (X, X.T, None, X), {})],
+    "linear": LINEAR,
+    "linear_relu": LINEAR,
     "batch_norm": NORM,
     "batch_norm_relu": NORM,
     "batch_norm_add_relu": [*((label, (*arrays, arrays[0]), options) for label, arrays, options in NORM),

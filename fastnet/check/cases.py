@@ -63,6 +63,13 @@ def _linear(rng):
     yield "without b", (x[:5], w, None), {}
 
 
+def _linear_relu(rng):
+    for label, (x, w, b), options in _linear(rng):
+        z = _away_from_zero(rng, len(x), w.shape[1])
+        # There are more inputs than outputs: an x near the one drawn has exactly these z before the kink.
+        yield label, (x + (z - x @ w - (0 if b is None else b)) @ np.linalg.pinv(w), w, b), options
+
+
 def _batch_norm(rng):
     for label, shape, options in (("(N, C)", (7, 5), {}), ("(N, H, W, C)", (5, 3, 3, 3), {"eps": 1e-3})):
         gamma, beta = rng.standard_normal((2, shape[-1]))
@@ -183,6 +190,7 @@ _CASES = {
     "huber": _huber,
     "leaky_relu": _elementwise({}, {"negative_slope": 0.2}, kink=True),
     "linear": _linear,
+    "linear_relu": _linear_relu,
     "mean_squared_error": _loss(lambda rng, shape: rng.standard_normal(shape)),
     "relu": _elementwise(kink=True),
     "sigmoid": _elementwise(),

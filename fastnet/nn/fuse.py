@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from fastnet.arrays import Array
 from fastnet.nn.layer import Backward, Container, Context, Layer
-from fastnet.nn.layers import BatchNorm, ReLU
+from fastnet.nn.layers import BatchNorm, Linear, ReLU
 
 
 class Fused(Layer):
@@ -33,7 +33,19 @@ class BatchNormReLU(Fused):
         return self.parts[0].run("_relu", x, context)
 
 
-PATTERNS: dict[tuple[type[Layer], ...], type[Fused]] = {(BatchNorm, ReLU): BatchNormReLU}
+class LinearReLU(Fused):
+    """max(0, x w + b)."""
+
+    parts: list[Linear]  # type: ignore[assignment]
+
+    def __call__(self, x: Array, context: Context) -> tuple[Array, Backward]:
+        return self.parts[0].run("_relu", x)
+
+
+PATTERNS: dict[tuple[type[Layer], ...], type[Fused]] = {
+    (BatchNorm, ReLU): BatchNormReLU,
+    (Linear, ReLU): LinearReLU,
+}
 
 
 def fused(layers: Sequence[Layer]) -> list[Layer]:

@@ -36,12 +36,17 @@ class Linear(Layer):
                                                   fan_shape=(in_features, out_features))
 
     def __call__(self, x: Array, context: Context) -> tuple[Array, Backward]:
+        return self.run("", x)
+
+    def run(self, then: str, x: Array) -> tuple[Array, Backward]:
+        """The passes of the op that is the linear layer and what `then` names: "" or "_relu"."""
         w, b = self.parameters_here["w"], self.parameters_here.get("b")
         flat = x.reshape(len(x), -1) if x.ndim > 2 else x
-        y, gradients = backend.run("linear", flat, w.value, b.value if b else None)
+        y, gradients = backend.run("linear" + then, flat, w.value, b.value if b else None)
 
         def back(dy: Array, needs_dx: bool = True) -> Array | None:
-            dx, dw, db = gradients(dy, (needs_dx, True, b is not None))
+            dx, dw, db = gradients(dy, (needs_dx, True, b is not None),
+                                   (None, w.free_gradient, b.free_gradient if b else None))
             w.accumulate(dw)
             if b:
                 b.accumulate(db)

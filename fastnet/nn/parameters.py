@@ -27,10 +27,16 @@ class Parameter:
         self.grad: Array = None
         self.pending = True  # no gradient has arrived since the last reset
 
+    @property
+    def free_gradient(self) -> Array | None:
+        """`grad` while what it holds is of no use: the next gradient may be computed in place there."""
+        return self.grad if self.pending else None
+
     def accumulate(self, gradient: Array) -> None:
         """Add to the gradient; the first one since the reset is written over the old, which saves zeroing it."""
         if self.pending:
-            self.grad[...] = gradient
+            if gradient is not self.grad:
+                self.grad[...] = gradient
             self.pending = False
         else:
             self.grad += gradient

@@ -11,20 +11,21 @@ Source: Rumelhart, Hinton & Williams, "Learning representations by back-propagat
 from fastnet.arrays import accumulator, require_float
 
 
-def _check(x, w, b):
-    require_float("linear", x=x, w=w, b=b)
+def check(op, x, w, b):
+    """Raise TypeError or ValueError, in the name of `op`, for what does not fit."""
+    require_float(op, x=x, w=w, b=b)
     if x.ndim != 2 or w.ndim != 2:
-        raise ValueError(f"linear: x and w must have two dimensions, but x is {x.shape} and w is {w.shape}")
+        raise ValueError(f"{op}: x and w must have two dimensions, but x is {x.shape} and w is {w.shape}")
     if x.shape[1] != w.shape[0]:
-        raise ValueError(f"linear: x has {x.shape[1]} features but w expects {w.shape[0]} "
+        raise ValueError(f"{op}: x has {x.shape[1]} features but w expects {w.shape[0]} "
                          f"(w is {w.shape}: D_in, D_out)")
     if b is not None and b.shape != (w.shape[1],):
-        raise ValueError(f"linear: b is {b.shape} but w has {w.shape[1]} outputs (w is {w.shape}: D_in, D_out)")
+        raise ValueError(f"{op}: b is {b.shape} but w has {w.shape[1]} outputs (w is {w.shape}: D_in, D_out)")
 
 
 def forward(x, w, b=None):
     """Return `x w + b` of shape (N, D_out). Raises ValueError where the shapes do not fit."""
-    _check(x, w, b)
+    check("linear", x, w, b)
     precise = accumulator(x.dtype)
     y = x.astype(precise, copy=False) @ w
     if b is not None:

@@ -11,7 +11,7 @@ from fastnet.kernels.cpu._jit import is_float
 
 
 def supports(x):
-    return not np.isscalar(x) and is_float(x) and x.size > 0  # NumPy's scalars are options here
+    return not isinstance(x, np.generic) and is_float(x) and x.size > 0  # NumPy's scalars are options here
 
 
 def apply(kernel, *arguments):
@@ -21,5 +21,6 @@ def apply(kernel, *arguments):
     """
     x = arguments[0]
     y = empty(x.shape, x.dtype)
-    kernel(*(a if np.isscalar(a) else contiguous(a).reshape(-1) for a in arguments), y.reshape(-1))
+    flat = (a if isinstance(a, (int, float, np.generic)) else contiguous(a).reshape(-1) for a in arguments)
+    kernel(*flat, y.reshape(-1))
     return y

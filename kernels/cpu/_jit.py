@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import numba
+import numpy as np
 
 from fastnet import paths
 from fastnet.arrays import rehearsing
 
-FLOATS = ("float32", "float64")
+FLOATS = frozenset(map(np.dtype, (np.float32, np.float64)))
 PARALLEL_WORK = 1 << 15  # simple operations: some 5 microseconds on one thread, three times what a launch costs
 
 
@@ -99,4 +100,4 @@ def _compiled(function: Callable, variant: str, compiler: Callable = numba.njit,
 def is_float(*arrays: Any) -> bool:
     """True when all arrays are of one and the same type, float32 or float64."""
     dtype = arrays[0].dtype
-    return dtype.name in FLOATS and all(a.dtype == dtype for a in arrays)
+    return dtype in FLOATS and all(a.dtype == dtype for a in arrays)

@@ -1,0 +1,176 @@
+"""The products of `fastnet.ops.linear`, with or without a ReLU behind them, over blocks fixed by the shape.
+
+A wide, short x (a multi-layer perceptron's first layer) is split along D_in: each block packs its own part of w
+once, and the partial products are added in order. A long x is split along its rows. dw and dx never need adding:
+dw is split along D_in, dx along whichever is longer.
+
+Each pass is one compiled function: for the small layers of a perceptron the way into a function costs as much as what
+it computes.
+"""
+
+import numba
+import numpy as np
+from numba import prange
+
+from fastnet.arrays import contiguous, empty, given, zeros
+from fastnet.kernels.cpu import _skinny
+from fastnet.kernels.cpu._gemm import NORMAL, SCALARS, TRANSPOSED, address, gemm
+from fastnet.kernels.cpu._jit import is_float, parallel_kernel
+from fastnet.kernels.cpu._rows import column_sums
+from fastnet.kernels.cpu._skinny import dw_block, forward_block
+
+ROWS = 256  # rows a block, for long x; two blocks of fewer rows pack w twice for nothing
+FEATURES = 512  # columns of x a block: 512 x 64 float32 of w fill an eighth of a 1 MB L2 cache
+FEW = 128  # outputs: with more, BLAS's copies of x pay
+SHORT = 1 << 15  # entries of dy that one thread masks and sums before the products
+SCRATCH = FEATURES + 64  # entries a thread
+
+
+def supports(x, w, b=None):
+    return (x.ndim == 2 and w.ndim == 2 and x.shape[1] == w.shape[0] and is_float(x, w) and x.size > 0 and w.size > 0
+            and (b is None or (b.shape == (w.shape[1],) and b.dtype == x.dtype)))
+
+
+def forward(x, w, b, relu):
+    x, w = contiguous(x), contiguous(w)
+    n, d = x.shape
+    y = empty((n, w.shape[1]), x.dtype)
+    bias = zeros(w.shape[1], x.dtype) if b is None else contiguous(b)
+    if n > ROWS or d <= FEATURES:
+        _forward_rows.sized(_work(x, w))(x, w, bias, relu, y, SCALARS[x.dtype])
+    else:
+        length = _length(d)
+        partial = empty(-(-d // length) * y.size, x.dtype)
+        _forward_features.sized(_work(x, w))(x, w, bias, relu, length, _is_skinny(x, w), _scratch(x), partial, y,
+                                             SCALARS[x.dtype])
+    return y, (x, w, y if relu else None, b is not None)
+
+
+def backward(dy, cache, needs, into):
+    x, w, y, has_bias = cache
+    needs_x, needs_w, needs_b = needs or (True, True, True)
+    dy = contiguous(dy)
+    dx = empty(x.shape, x.dtype) if needs_x else None
+    dw = given(into[1], w.shape, w.dtype) if needs_w else None
+    db = given(into[2], w.shape[1:], w.dtype) if needs_b and has_bias else None
+    dz = dy if y is None else empty(dy.shape, dy.dtype)
+    short = dy.size <= SHORT
+    if not short:
+        if y is not None:
+            _mask(dy, y, dz)
+        if db is not None:
+            column_sums(dz, db)
+    _backward.sized(_work(x, w))(
+        x, w, dz if y is None else y, dy, short and y is not None, short and db is not None, dx is not None,
+        dw is not None, _length(x.shape[1]), _is_skinny(x, w), _scratch(x), dz, w[:0] if dx is None else dx,
+        w[:0] if dw is None else dw, w[:0, 0] if db is None else db, SCALARS[x.dtype])
+    return dx, dw, db
+
+
+def _work(x, w):
+    return x.shape[0] * w.size // 8  # BLAS does some eight multiply-adds in the time of a simple operation
+
+
+def _length(d):
+    """The features of a block: as many in each, but for the last, which has up to 16 a block fewer."""
+    blocks = -(-d // FEATURES)
+    return -(-d // blocks // 16) * 16
+
+
+def _is_skinny(x, w):
+    return x.shape[1] > FEATURES and _skinny.ROWS <= x.shape[0] <= ROWS and w.shape[1] <= FEW
+
+
+def _scratch(x):
+    return empty(numba.get_num_threads() * SCRATCH, x.dtype)
+
+
+@parallel_kernel()
+def _forward_rows(x, w, b, relu, y, scalars):
+    n, d = x.shape
+    k = w.shape[1]
+    zero = y.dtype.type(0)
+    for block in prange((n + ROWS - 1) // ROWS):
+        start = block * ROWS
+        stop = min(n, start + ROWS)
+        for i in range(start, stop):
+            for j in range(k):
+                y[i, j] = b[j]
+        gemm(NORMAL, NORMAL, stop - start, k, d, address(x, start * d), d, address(w, 0), k, True,
+             address(y, start * k), k, scalars)
+        if relu:
+            for i in range(start, stop):
+                for j in range(k):
+                    y[i, j] = zero if y[i, j] <= zero else y[i, j]  # in this order a NaN stays one
+
+
+@parallel_kernel()
+def _forward_features(x, w, b, relu, length, is_skinny, scratch, partial, y, scalars):
+    n, d = x.shape
+    k = w.shape[1]
+    blocks = (d + length - 1) // length
+    zero = y.dtype.type(0)
+    for block in prange(blocks):
+        start = block * length
+        stop = min(d, start + length)
+        if is_skinny:
+            forward_block(x, w, start, stop, scratch, numba.get_thread_id() * SCRATCH, partial, block * n * k)
+        else:
+            gemm(NORMAL, NORMAL, n, k, stop - start, address(x, start), d, address(w, start * k), k, False,
+                 address(partial, block * n * k), k, scalars)
+    for i in range(n):
+        for j in range(k):
+            y[i, j] = b[j]
+        for block in range(blocks):
+            for j in range(k):
+                y[i, j] += partial[(block * n + i) * k + j]
+        if relu:
+            for j in range(k):
+                y[i, j] = zero if y[i, j] <= zero else y[i, j]
+
+
+@parallel_kernel()
+def _mask(dy, y, dz):
+    zero = dy.dtype.type(0)
+    for i in prange(len(dy)):
+        for j in range(dy.shape[1]):
+            dz[i, j] = dy[i, j] if y[i, j] > zero else zero
+
+
+@parallel_kernel()
+def _backward(x, w, y, dy, masks, sums, needs_x, needs_w, length, is_skinny, scratch, dz, dx, dw, db, scalars):
+    n, d = x.shape
+    k = w.shape[1]
+    if masks:
+        zero = dy.dtype.type(0)
+        for i in range(n):
+            for j in range(k):
+                dz[i, j] = dy[i, j] if y[i, j] > zero else zero
+    if sums:
+        total = np.zeros(k, np.float64)
+        for i in range(n):
+            for j in range(k):
+                total[j] += dz[i, j]
+        for j in range(k):
+            db[j] = total[j]
+    blocks = (d + length - 1) // length
+    if needs_w:
+        for block in prange(blocks):
+            start = block * length
+            stop = min(d, start + length)
+            if is_skinny:
+                dw_block(x, dz, start, stop, scratch, numba.get_thread_id() * SCRATCH, dw)
+            else:
+                gemm(TRANSPOSED, NORMAL, stop - start, k, n, address(x, start), d, address(dz, 0), k, False,
+                     address(dw, start * k), k, scalars)
+    if needs_x:
+        by_rows = n > ROWS or d <= FEATURES
+        for block in prange((n + ROWS - 1) // ROWS if by_rows else blocks):
+            if by_rows:
+                start = block * ROWS
+                gemm(NORMAL, TRANSPOSED, min(ROWS, n - start), d, k, address(dz, start * k), k, address(w, 0), k, False,
+                     address(dx, start * d), d, scalars)
+            else:
+                start = block * length
+                gemm(NORMAL, TRANSPOSED, n, min(length, d - start), k, address(dz, 0), k, address(w, start * k), k,
+                     False, address(dx, start), d, scalars)
