@@ -19,7 +19,7 @@ class Timing(NamedTuple):
 
 def alternate(rivals: Mapping[str, Callable[[], object]], seconds: float = 2.0, least: int = 5,
               most: int = 200) -> dict[str, Timing]:
-    """Call all rivals in turn until each has had `seconds`, at least `least` and at most `most` times.
+    """Call all rivals in turn until they have had `seconds` each on average, from `least` to `most` times.
 
     A call that is shorter than 10 ms is repeated within its turn. Two calls of each come before, uncounted: the first
     compiles, allocates and fills caches, the second says how long it takes, and counts where all are long.
@@ -35,8 +35,8 @@ def alternate(rivals: Mapping[str, Callable[[], object]], seconds: float = 2.0, 
     try:
         while True:
             rounds = len(next(iter(found.values())))
-            spent = min(sum(times) * repeats[name] for name, times in found.items())
-            if rounds >= most or (rounds >= least and spent >= seconds):
+            spent = sum(sum(times) * repeats[name] for name, times in found.items())
+            if rounds >= most or (rounds >= least and spent >= seconds * len(rivals)):
                 break
             for name, call in rivals.items():
                 found[name].append(_timed(call, repeats[name]))
