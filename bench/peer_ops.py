@@ -11,11 +11,25 @@ from fastnet.bench.sizes import Call
 
 Tensor = torch.Tensor
 
+
+def _norm(x: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
+    return functional.batch_norm(x, None, None, gamma, beta, training=True)
+
+
+def _norm_fixed(x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, var: Tensor) -> Tensor:
+    return functional.batch_norm(x, mean, var, gamma, beta)
+
+
 # Ops by name, as functions of tensors (N, C, H, W) or (N, D), with our options.
 COUNTERPARTS: dict[str, Callable[..., Tensor]] = {
     "avg_pool2d": lambda x, window: functional.avg_pool2d(x, window),
-    "batch_norm": lambda x, gamma, beta: functional.batch_norm(x, None, None, gamma, beta, training=True),
-    "batch_norm_fixed": lambda x, gamma, beta, mean, var: functional.batch_norm(x, mean, var, gamma, beta),
+    "batch_norm": _norm,
+    "batch_norm_add_relu": lambda x, gamma, beta, shortcut: (_norm(x, gamma, beta) + shortcut).relu(),
+    "batch_norm_fixed": _norm_fixed,
+    "batch_norm_fixed_add_relu": lambda x, gamma, beta, mean, var, shortcut: (
+        _norm_fixed(x, gamma, beta, mean, var) + shortcut).relu(),
+    "batch_norm_fixed_relu": lambda *arrays: _norm_fixed(*arrays).relu(),
+    "batch_norm_relu": lambda *arrays: _norm(*arrays).relu(),
     "conv2d": lambda x, w, b, stride=1, pad=0, groups=1, conv_algorithm="": functional.conv2d(
         x, w, b, stride, pad, groups=groups),
     "dropout": lambda x, samples, p, key: functional.dropout(x, p),

@@ -38,7 +38,11 @@ _SAME = {"pad": 1}
 SIZES: dict[str, tuple[Size, ...]] = {
     "avg_pool2d": _POOL,
     "batch_norm": _MAPS,
+    "batch_norm_add_relu": _MAPS[:2],
     "batch_norm_fixed": _MAPS,
+    "batch_norm_fixed_add_relu": _MAPS[:2],
+    "batch_norm_fixed_relu": _MAPS,
+    "batch_norm_relu": _MAPS,
     "conv2d": (
         Size((32, 32, 32, 64), _SAME | {"conv_algorithm": "winograd"}, (3, 3, 64, 64)),
         Size((32, 32, 32, 64), _SAME | {"conv_algorithm": "direct"}, (3, 3, 64, 64)),
