@@ -85,6 +85,10 @@ class Call(NamedTuple):
     def label(self) -> str:
         return f"{self.op} {self.size.label}"
 
+    def few(self, samples: int) -> "Call":
+        """The same op on so many samples."""
+        return _call(self.op, self.size._replace(x=(samples, *self.size.x[1:])))
+
     def astype(self, dtype: Any) -> "Call":
         return self._replace(arrays={key: a.astype(dtype) if a.dtype.kind == "f" else a
                                      for key, a in self.arrays.items()})
@@ -92,7 +96,7 @@ class Call(NamedTuple):
 
 def calls(names: list[str] | None = None) -> list[Call]:
     """Every size of these ops, of all without names. Raises ValueError for an op that is not there or has no sizes."""
-    return [Call(op, size, _arrays(op, size)) for op in names or ops() for size in sizes(op)]
+    return [_call(op, size) for op in names or ops() for size in sizes(op)]
 
 
 def sizes(op: str) -> tuple[Size, ...]:
@@ -112,7 +116,7 @@ def parameters(name: str) -> tuple[str, ...]:
     return tuple(p.name for p in signature.parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD)
 
 
-def _arrays(op: str, size: Size) -> dict[str, np.ndarray]:
+def _call(op: str, size: Size) -> Call:
     """Random float32 arrays; what each is follows from its name. Raises ValueError for an unknown one."""
     rng = np.random.default_rng(0)
     x, w = size.x, size.w or ()
@@ -126,4 +130,4 @@ def _arrays(op: str, size: Size) -> dict[str, np.ndarray]:
     }
     if unknown := [name for name in parameters(op) if name not in draw]:
         raise ValueError(f"bench: it is not known what {', '.join(unknown)} of {op} is; add it to bench/sizes.py")
-    return Call(op, size, {name: draw[name]() for name in parameters(op)}).astype(np.float32).arrays
+    return Call(op, size, {name: draw[name]() for name in parameters(op)}).astype(np.float32)
