@@ -115,10 +115,11 @@ class _Watch:
             self._need(f"{label} forward", products, read + y.nbytes)
             return y, cache
 
-        def backward(dy: Any, cache: Any, needs: Any = None) -> Any:
+        def backward(dy: Any, cache: Any, needs: Any = None, into: Any = None) -> Any:
+            back, more = (module.backward, ()) if into is None else (module.backward_into, (into,))
             needs = needs or (True,) * len(given)
             if list(given) != ["x", "w", "b"] or x.ndim != 4:
-                gradients = self._timed(f"{label} backward", module.backward, dy, cache, needs)
+                gradients = self._timed(f"{label} backward", back, dy, cache, needs, *more)
                 factors = sum(bool(need) for key, need in zip(given, needs, strict=False) if key in ("x", "w"))
                 self._need(f"{label} backward", factors * products,
                            _bytes(dy) + _bytes(gradients) + min(read, _bytes(cache)))
@@ -128,7 +129,7 @@ class _Watch:
                 found.append(None)
                 if needs[i]:
                     alone = tuple(j == i for j in range(3))
-                    found[i] = self._timed(f"{label} d{key}", module.backward, dy, cache, alone)[i]
+                    found[i] = self._timed(f"{label} d{key}", back, dy, cache, alone, *more)[i]
                     self._need(f"{label} d{key}", 0 if other is None else products,
                                _bytes(dy) + _bytes(found[i]) + _bytes(other))
             return tuple(found)
@@ -139,7 +140,7 @@ class _Watch:
             return found
 
         public = {key: value for key, value in vars(module).items() if not key.startswith("_")}
-        replaced = {"forward": forward, "backward": backward, "run": run}
+        replaced = {"forward": forward, "backward": backward, "backward_into": backward, "run": run}
         return SimpleNamespace(**public | {key: replaced[key] for key in replaced.keys() & public.keys()})
 
     def _timed(self, name: str, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:

@@ -34,6 +34,8 @@ _ELEMENTWISE = (Size(LENET), Size(RESNET), Size(ROWS))
 _POOL = (Size(LENET, {"window": 2}), Size(RESNET, {"window": 2}))
 _LOSS = (Size((100, CLASSES)), Size((512, CLASSES)))
 _SAME = {"pad": 1}
+_PRODUCTS = (Size((100, 3072), w=(3072, 50)), Size(ROWS, w=(50, 50)), Size((128, 400), w=(400, 120)),
+             Size((128, 512), w=(512, 512)))
 
 SIZES: dict[str, tuple[Size, ...]] = {
     "avg_pool2d": _POOL,
@@ -60,8 +62,8 @@ SIZES: dict[str, tuple[Size, ...]] = {
     "global_avg_pool": (Size((128, 4, 4, 512)),),
     "huber": _LOSS,
     "leaky_relu": _ELEMENTWISE,
-    "linear": (Size((100, 3072), w=(3072, 50)), Size(ROWS, w=(50, 50)), Size((128, 400), w=(400, 120)),
-               Size((128, 512), w=(512, 512))),
+    "linear": _PRODUCTS,
+    "linear_relu": _PRODUCTS,
     "max_pool2d": _POOL,
     "mean_squared_error": _LOSS,
     "relu": _ELEMENTWISE,
