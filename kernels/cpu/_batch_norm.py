@@ -13,6 +13,7 @@ E[(x-k)^2] - E[x-k]^2 is then harmless however far the mean lies from zero. A sh
 the runs of a block in x's type, the blocks in float64, all in order: the same bits for any number of threads.
 """
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -28,8 +29,9 @@ from fastnet.kernels.cpu._rows import rows as as_rows
 from fastnet.kernels.cpu._vector import LANES, load, splat
 
 PLAIN, RELU, ADD_RELU = range(3)
-MEAN, VAR, RSTD, SCALE, BETA, STATISTICS = range(6)  # rows of what a forward pass finds, and how many there are
-MEAN_DY, SLOPE, FACTORS = range(3)  # rows of what backward needs beside them
+# Rows of what a forward pass finds and of what backward needs beside it; below them the sums, two rows a block.
+MEAN, VAR, RSTD, SCALE, BETA, EPS, SUMS = range(7)
+MEAN_DY, SLOPE, GRADIENT_SUMS = range(3)
 
 RUN = 4096  # entries of x that are walked channel by channel: they stay in the first-level cache
 MOST_RUN = 32  # rows of a run
@@ -57,27 +59,27 @@ def supports(x, *parameters, shortcut=None, eps):
 
 def forward(kind, x, gamma, beta, shortcut, eps):
     """y, and what `backward` needs."""
-    x_rows, plan = as_rows(x), _plan(x)
-    found, sums = empty((STATISTICS, plan.line), x.dtype), empty((plan.blocks, 2, plan.line), x.dtype)
-    arrays = (x_rows, contiguous(gamma), contiguous(beta), found, sums, np.array([eps], x.dtype))
+    plan = _plan(x.shape, x.dtype)
+    found = empty((SUMS + 2 * plan.blocks, plan.line), x.dtype)
+    found[EPS] = eps
     steps = (_sums, plan.blocks), (_statistics, 1), (_normalise, plan.blocks)
-    return _forward(kind, steps, x, shortcut, arrays, plan)
+    return _forward(kind, steps, x, contiguous(gamma), contiguous(beta), found, shortcut, plan)
 
 
 def forward_fixed(kind, x, gamma, beta, mean, var, shortcut, eps):
     """The same with given statistics."""
-    x_rows, plan = as_rows(x), _plan(x)
-    found = zeros((STATISTICS, plan.line), x.dtype)
+    plan = _plan(x.shape, x.dtype)
+    found = zeros((SUMS, plan.line), x.dtype)
     rstd = 1 / np.sqrt(var + eps)
-    found[:, : plan.channels] = mean, var, rstd, gamma * rstd, beta
-    return _forward(kind, ((_normalise, plan.blocks),), x, shortcut, (x_rows, None, None, found, None, None), plan)
+    found[:EPS, : plan.channels] = mean, var, rstd, gamma * rstd, beta
+    return _forward(kind, ((_normalise, plan.blocks),), x, None, None, found, shortcut, plan)
 
 
-def _forward(kind, steps, x, shortcut, arrays, plan):
-    y = empty(x.shape, x.dtype)
+def _forward(kind, steps, x, gamma, beta, found, shortcut, plan):
+    x_rows, y = as_rows(x), empty(x.shape, x.dtype)
     beside = None if shortcut is None else contiguous(shortcut)
-    run_in_order(steps, 4 * x.size, (*arrays, beside, y), (plan,), (kind, LANES[x.dtype]))
-    return y, (arrays[0], arrays[3], y if kind == ADD_RELU else None, plan)
+    run_in_order(steps, 4 * x.size, (x_rows, gamma, beta, found, beside, y), (plan,), (kind, LANES[x.dtype]))
+    return y, (x_rows, found, y if kind == ADD_RELU else None, plan)
 
 
 def statistics(cache):
@@ -91,8 +93,8 @@ def backward(kind, dy, cache, needs_x, fixed=False):
     dx = empty(dy.shape, dy.dtype) if needs_x else None
     masked = empty(dy.shape, dy.dtype) if kind == ADD_RELU else None
     of_parameters = empty((2, plan.channels), dy.dtype)
-    sums, factors = empty((plan.blocks, 2, plan.line), dy.dtype), empty((FACTORS, plan.line), dy.dtype)
-    arrays = (contiguous(dy), x_rows, found, sums, factors, of_parameters, y, masked, dx)
+    factors = empty((GRADIENT_SUMS + 2 * plan.blocks, plan.line), dy.dtype)
+    arrays = (contiguous(dy), x_rows, found, factors, of_parameters, y, masked, dx)
     steps = [(_gradient_sums, plan.blocks), (_factors, 1), (_no_factors, 1), (_dx, plan.blocks)]
     if not fixed:
         del steps[2]
@@ -108,9 +110,10 @@ def backward_fixed(kind, dy, cache, needs_x):
     return dx, dgamma, dbeta, -scale * dbeta, -scale * rstd * dgamma / 2, masked
 
 
-def _plan(x):
-    channels, lanes = x.shape[-1], LANES[x.dtype]
-    rows = x.size // channels
+@functools.lru_cache(maxsize=1024)
+def _plan(shape, dtype):
+    channels, lanes = shape[-1], LANES[dtype]
+    rows = math.prod(shape[:-1])
     block_rows = max(LEAST_ROWS, math.ceil(rows / MOST_BLOCKS))
     run = max(4, min(MOST_RUN, RUN // channels))
     return _Plan(rows, channels, block_rows, run, math.ceil(rows / block_rows), math.ceil(channels / lanes) * lanes)
@@ -120,8 +123,8 @@ def _plan(x):
 def _sums(arrays, numbers, kind, lanes, block, thread):
     """The sums of x - k and of its square over a block of rows, where k is the first row of all."""
     p = carray(numbers, 1)[0]
-    x, sums = carray(arrays[0], 1), carray(arrays[4], 1)
-    lanes, at, zero = constant(lanes), block * 2 * p.line, splat(x.dtype.type(0))
+    x, sums = carray(arrays[0], 1), carray(arrays[3], 1)
+    lanes, at, zero = constant(lanes), (SUMS + 2 * block) * p.line, splat(x.dtype.type(0))
     first, stop = block * p.block_rows, min(p.rows, (block + 1) * p.block_rows)
     for start in range(first, stop, p.run):
         stop_run = min(start + p.run, stop)
@@ -140,28 +143,28 @@ def _sums(arrays, numbers, kind, lanes, block, thread):
 @block_kernel(_Plan)
 def _statistics(arrays, numbers, kind, lanes, block, thread):
     p = carray(numbers, 1)[0]
-    x, gamma, beta, eps = carray(arrays[0], 1), carray(arrays[1], 1), carray(arrays[2], 1), carray(arrays[5], 1)[0]
-    found, sums = carray(arrays[3], (STATISTICS, p.line)), carray(arrays[4], (p.blocks, 2, p.line))
+    x, gamma, beta = carray(arrays[0], 1), carray(arrays[1], 1), carray(arrays[2], 1)
+    found = carray(arrays[3], (SUMS + 2 * p.blocks, p.line))
     for c in range(p.channels):
         total, squares = 0.0, 0.0
         for i in range(p.blocks):
-            total += sums[i, 0, c]
-            squares += sums[i, 1, c]
+            total += found[SUMS + 2 * i, c]
+            squares += found[SUMS + 2 * i + 1, c]
         shift = total / p.rows
         var = max(squares / p.rows - shift * shift, 0.0)
-        rstd = 1 / math.sqrt(var + eps)
+        rstd = 1 / math.sqrt(var + found[EPS, c])
         found[MEAN, c] = x[c] + shift
         found[VAR, c] = var
         found[RSTD, c] = rstd
         found[SCALE, c] = gamma[c] * rstd
         found[BETA, c] = beta[c]
-    found[:, p.channels :] = 0  # the rest of the last vector: whatever lies there could be slow to compute with
+    found[:EPS, p.channels :] = 0  # the rest of the last vector: whatever lies there could be slow to compute with
 
 
 @block_kernel(_Plan)
 def _normalise(arrays, numbers, kind, lanes, block, thread):
     p = carray(numbers, 1)[0]
-    x, found, shortcut, y = carray(arrays[0], 1), carray(arrays[3], 1), carray(arrays[6], 1), carray(arrays[7], 1)
+    x, found, shortcut, y = carray(arrays[0], 1), carray(arrays[3], 1), carray(arrays[4], 1), carray(arrays[5], 1)
     kind, lanes = constant(kind), constant(lanes)
     for i in range(block * p.block_rows, min(p.rows, (block + 1) * p.block_rows)):
         for c in range(0, p.channels, lanes):
@@ -180,8 +183,9 @@ def _gradient_sums(arrays, numbers, kind, lanes, block, thread):
     """The sums of dy, masked, and of dy (x - mean) over a block of rows."""
     p = carray(numbers, 1)[0]
     dy, x, found = carray(arrays[0], 1), carray(arrays[1], 1), carray(arrays[2], 1)
-    sums, y, masked = carray(arrays[3], 1), carray(arrays[6], 1), carray(arrays[7], 1)
-    kind, lanes, at, zero = constant(kind), constant(lanes), block * 2 * p.line, splat(x.dtype.type(0))
+    sums, y, masked = carray(arrays[3], 1), carray(arrays[5], 1), carray(arrays[6], 1)
+    kind, lanes, at = constant(kind), constant(lanes), (GRADIENT_SUMS + 2 * block) * p.line
+    zero = splat(x.dtype.type(0))
     first, stop = block * p.block_rows, min(p.rows, (block + 1) * p.block_rows)
     for start in range(first, stop, p.run):
         stop_run = min(start + p.run, stop)
@@ -207,31 +211,31 @@ def _gradient_sums(arrays, numbers, kind, lanes, block, thread):
 @block_kernel(_Plan)
 def _factors(arrays, numbers, kind, lanes, block, thread):
     p = carray(numbers, 1)[0]
-    found, sums = carray(arrays[2], (STATISTICS, p.line)), carray(arrays[3], (p.blocks, 2, p.line))
-    factors, of_parameters = carray(arrays[4], (FACTORS, p.line)), carray(arrays[5], (2, p.channels))
+    found, of_parameters = carray(arrays[2], (SUMS, p.line)), carray(arrays[4], (2, p.channels))
+    factors = carray(arrays[3], (GRADIENT_SUMS + 2 * p.blocks, p.line))
     for c in range(p.channels):
         total, products = 0.0, 0.0
         for i in range(p.blocks):
-            total += sums[i, 0, c]
-            products += sums[i, 1, c]
+            total += factors[GRADIENT_SUMS + 2 * i, c]
+            products += factors[GRADIENT_SUMS + 2 * i + 1, c]
         products *= found[RSTD, c]
         of_parameters[0, c] = products
         of_parameters[1, c] = total
         factors[MEAN_DY, c] = total / p.rows
         factors[SLOPE, c] = products / p.rows * found[RSTD, c]
-    factors[:, p.channels :] = 0
+    factors[:GRADIENT_SUMS, p.channels :] = 0
 
 
 @block_kernel(_Plan)
 def _no_factors(arrays, numbers, kind, lanes, block, thread):
-    carray(arrays[4], (FACTORS, carray(numbers, 1)[0].line))[:] = 0
+    carray(arrays[3], (GRADIENT_SUMS, carray(numbers, 1)[0].line))[:] = 0
 
 
 @block_kernel(_Plan)
 def _dx(arrays, numbers, kind, lanes, block, thread):
     p = carray(numbers, 1)[0]
     dy, x, found = carray(arrays[0], 1), carray(arrays[1], 1), carray(arrays[2], 1)
-    factors, masked, dx = carray(arrays[4], 1), carray(arrays[7], 1), carray(arrays[8], 1)
+    factors, masked, dx = carray(arrays[3], 1), carray(arrays[6], 1), carray(arrays[7], 1)
     kind, lanes = constant(kind), constant(lanes)
     given = masked if kind == ADD_RELU else dy
     for i in range(block * p.block_rows, min(p.rows, (block + 1) * p.block_rows)):

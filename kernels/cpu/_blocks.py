@@ -7,6 +7,7 @@ the loop calls an address, so the function behind it is compiled once, and only 
 """
 
 import ctypes
+import functools
 import itertools
 from collections.abc import Callable
 from typing import Any
@@ -67,10 +68,14 @@ def run_in_order(steps: Any, work: int, arrays: Any, numbers: Any, tile: tuple[i
     """
     if rehearsing():
         return
-    dtype = arrays[0].dtype
-    addresses = np.array([(step.address(dtype, tile), blocks) for step, blocks in steps], np.intp)
+    addresses = _addresses(tuple(steps), arrays[0].dtype, tile)
     places, record = _places(arrays), _record(numbers)
     _steps.sized(work)(addresses, ctypes.addressof(places), ctypes.addressof(record), *tile)
+
+
+@functools.lru_cache(maxsize=1024)
+def _addresses(steps: Any, dtype: np.dtype, tile: tuple[int, int]) -> np.ndarray:
+    return np.array([(step.address(dtype, tile), blocks) for step, blocks in steps], np.intp)
 
 
 _Numbers = ctypes.c_int64 * MOST_NUMBERS
