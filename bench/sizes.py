@@ -67,6 +67,7 @@ SIZES: dict[str, tuple[Size, ...]] = {
     "max_pool2d": _POOL,
     "mean_squared_error": _LOSS,
     "relu": _ELEMENTWISE,
+    "relu_max_pool2d": _POOL,
     "sigmoid": _ELEMENTWISE,
     "sigmoid_cross_entropy": _LOSS,
     "soft_margin": _LOSS,

@@ -139,8 +139,9 @@ def test_what_is_no_pattern_stays():
         def __call__(self, x, context):
             return super().__call__(x - 1, context)
 
-    layers = [fn.BatchNorm(6), Shifted(), fn.BatchNorm(6), fn.Dropout(0.1), fn.ReLU(), fn.ReLU()]
-    model = fn.Sequential([fn.Linear(3, 6), *layers])
+    layers = [fn.BatchNorm(6), Shifted(), fn.ReLU(), fn.AvgPool2d(1), fn.BatchNorm(6),
+              fn.Dropout(0.1), fn.ReLU(), fn.ReLU()]
+    model = fn.Sequential([fn.Conv2d(3, 6, 1), *layers])
     assert fuse(model) == [] and fused(layers) == layers
     block = fn.Residual([fn.BatchNorm(3)], activation=Shifted())
     assert fuse(fn.Sequential([block])) == [] and block._ending is None

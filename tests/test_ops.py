@@ -22,7 +22,7 @@ from fastnet.check.evidence import signed
 
 ROOT = Path(fastnet.__file__).parents[1]
 OPS = ops()
-POOLS = ["avg_pool2d", "global_avg_pool", "max_pool2d"]
+POOLS = ["avg_pool2d", "global_avg_pool", "max_pool2d", "relu_max_pool2d"]
 BATCHED = {"x", "labels", "targets", "samples", "shortcut"}  # arrays with an entry a sample
 BATCH_NORMS = ["batch_norm", "batch_norm_add_relu", "batch_norm_relu"]  # with statistics of the batch
 ELEMENTWISE = [op for op in OPS if len(argument_names(backend.module("reference", op), 0)) == 1 and op not in POOLS]
@@ -228,7 +228,7 @@ def _pooled(op, size, **options):
     return Case(op, f"{size} {options}", (x,), options)
 
 
-POOLED = [_pooled(op, size, **options) for op in ("max_pool2d", "avg_pool2d") for size, options in (
+POOLED = [_pooled(op, size, **options) for op in ("max_pool2d", "relu_max_pool2d", "avg_pool2d") for size, options in (
     ((2, 32, 32, 64), {"window": 2}), ((9, 28, 28, 6), {"window": 2}),
     ((3, 31, 32, 20), {"window": 3, "stride": 2, "pad": 1, "ceil_mode": True}))]
 LARGE = [*[(case.op, _many(case), case) for op in OPS for case in cases(op)],
@@ -394,6 +394,7 @@ MALFORMED = {
                    {"stride": 0}, {"pad": -1}, {"dilation": 0}, {"dilation": 2}, {"groups": 2}, {"groups": 0},
                    {"groups": 1.0}, {"stride": 1.5}, {"stride": (1, 2, 3)}, {"groups": 3}))],
     "max_pool2d": _image_calls(*WINDOWS),
+    "relu_max_pool2d": _image_calls(*WINDOWS),
     "avg_pool2d": _image_calls(*WINDOWS),
     "global_avg_pool": _image_calls(),
     "elu": _elementwise_calls(("alpha", 0), ("alpha", -1.0), ("alpha", NAN)),

@@ -70,6 +70,20 @@ def test_the_same_entries_win(size, options, content, dtype, no_lucky_zeros):
     for channels in (1, 6, 19):
         x = CONTENTS[content](rng, (2, *size, channels)).astype(dtype)
         assert_same(*both("max_pool2d", x, **options))
+        assert_same(*both("relu_max_pool2d", x, **options))
+        assert_same(*both("relu_max_pool2d", 1 - x, **options))
+
+
+@all_forms
+def test_relu_may_come_first(size, options):
+    """The op is ReLU and then max pooling, entry by entry and gradient by gradient."""
+    rng = np.random.default_rng(0)
+    for content in CONTENTS.values():
+        x = content(rng, (2, *size, 6)).astype("float32") - 1
+        (y, dx), _ = both("relu_max_pool2d", x, **options)
+        rectified, mask = backend.module("reference", "relu").forward(x)
+        _, (pooled, gradient) = both("max_pool2d", rectified, **options)
+        assert_same((y, dx), (pooled, backend.module("reference", "relu").backward(gradient, mask)[0]))
 
 
 def test_padding_never_wins():
@@ -89,6 +103,8 @@ def test_a_winner_is_a_byte_while_that_is_enough(window, dtype):
     y, cache = backend.module("cpu", "max_pool2d").forward(x, window=window, stride=16)
     assert cache[0].dtype == dtype
     assert (cache[0] == window[0] * window[1] - 1).all()
+    nothing = backend.module("cpu", "relu_max_pool2d").forward(-x, window=window, stride=16)[1][0]
+    assert nothing.dtype == dtype and (nothing == window[0] * window[1]).all()
     dx, = backend.module("cpu", "max_pool2d").backward(y, cache)
     np.testing.assert_array_equal(dx, x)
 

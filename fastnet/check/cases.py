@@ -134,6 +134,11 @@ def _pool(rng):
         yield ", ".join(f"{k}={v}" for k, v in options.items()), (x,), options
 
 
+def _relu_max_pool2d(rng):
+    for label, (x,), options in _pool(rng):
+        yield label, (x + 2.025 - 0.05 * (x.size // 2),), options  # zero lies between two of the values
+
+
 def _global_avg_pool(rng):
     yield "(N, H, W, C)", (rng.standard_normal((6, 3, 4, 3)),), {}
     yield "one place", (rng.standard_normal((5, 1, 1, 4)),), {}
@@ -193,6 +198,7 @@ _CASES = {
     "linear_relu": _linear_relu,
     "mean_squared_error": _loss(lambda rng, shape: rng.standard_normal(shape)),
     "relu": _elementwise(kink=True),
+    "relu_max_pool2d": _relu_max_pool2d,
     "sigmoid": _elementwise(),
     "sigmoid_cross_entropy": _loss(lambda rng, shape: rng.random(shape)),
     "soft_margin": _loss(lambda rng, shape: rng.choice([-1.0, 1.0], shape)),

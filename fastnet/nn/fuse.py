@@ -7,9 +7,11 @@ statistics and options are the ones in use, under their own names. A pass with a
 
 from collections.abc import Sequence
 
+from fastnet import backend
 from fastnet.arrays import Array
 from fastnet.nn.layer import Backward, Container, Context, Layer
 from fastnet.nn.layers import BatchNorm, Linear, ReLU
+from fastnet.nn.pooling import MaxPool2d
 
 
 class Fused(Layer):
@@ -42,9 +44,18 @@ class LinearReLU(Fused):
         return self.parts[0].run("_relu", x)
 
 
+class ReLUMaxPool2d(Fused):
+    """The largest entry of each window, or 0: no array of the size before pooling is made."""
+
+    def __call__(self, x: Array, context: Context) -> tuple[Array, Backward]:
+        y, gradients = backend.run("relu_max_pool2d", x, **self.parts[1].options())
+        return y, lambda dy, needs_dx=True: gradients(dy)[0] if needs_dx else None
+
+
 PATTERNS: dict[tuple[type[Layer], ...], type[Fused]] = {
-    (BatchNorm, ReLU): BatchNormReLU,
+    (BatchNorm, ReLU): BatchNormReLU,  # before a pooling layer too: no pass more than with the pattern below
     (Linear, ReLU): LinearReLU,
+    (ReLU, MaxPool2d): ReLUMaxPool2d,
 }
 
 

@@ -260,6 +260,18 @@ def winner(typing, patch, best, number, before):
 
 
 @intrinsic
+def number_where_positive(typing, vector, numbers, otherwise):
+    """The entries of `numbers` where those of the vector are above zero, else the number `otherwise`."""
+    def generate(context, builder, signature, values):
+        vector, numbers, otherwise = values
+        above = builder.fcmp_ordered(">", vector, ir.Constant(vector.type, None))
+        other = llvm_repeated(builder, builder.trunc(otherwise, _I32), signature.args[1].lanes)
+        return builder.select(above, numbers, other)
+
+    return numbers(vector, numbers, types.intp), generate
+
+
+@intrinsic
 def where_number(typing, numbers, number, vector):
     """The vector's entries where `numbers` is `number`, else zero."""
     def generate(context, builder, signature, values):

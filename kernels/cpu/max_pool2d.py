@@ -14,8 +14,10 @@ from fastnet.kernels.cpu._channels import (
     larger,
     load_numbers,
     load_part,
+    number_where_positive,
     numbered,
     opaque,
+    positive,
     store_numbers,
     store_part,
     where_number,
@@ -31,11 +33,15 @@ def supports(x, *, window, stride=None, pad=0, ceil_mode=False):
 
 
 def forward(x, *, window, stride=None, pad=0, ceil_mode=False):
-    g = _pool.geometry("max_pool2d", x, window, stride, pad, ceil_mode)
+    return largest(x, _pool.geometry("max_pool2d", x, window, stride, pad, ceil_mode), False)
+
+
+def largest(x, g, relu):
+    """y and what `backward` needs; with `relu` y is max(0, the largest), and where that is 0 nothing has won."""
     n, height, width, channels = x.shape
     y = empty((n, g.out_h, g.out_w, channels), x.dtype)
     winners = empty(y.shape, np.uint8 if g.window_h * g.window_w < 256 else np.int32)
-    _forward(contiguous(x).reshape(-1), n, height, width, g, LANES[x.dtype], y.reshape(-1),
+    _forward(contiguous(x).reshape(-1), n, height, width, g, LANES[x.dtype], relu, y.reshape(-1),
              winners.reshape(-1))
     return y, (winners, x.shape, g)
 
@@ -53,7 +59,7 @@ def backward(dy, cache, needs=None):
 
 
 @kernel()
-def _forward_place(x, at, row, channels, rows, columns, number, window_w, lanes, y, winners, out):
+def _forward_place(x, at, row, channels, rows, columns, number, g, lanes, relu, y, winners, out):
     """One window: `rows` rows of `columns` entries from entry `at` on, of which the first is tap `number`."""
     for c in range(0, channels, lanes):
         count = min(lanes, channels - c)
@@ -61,7 +67,7 @@ def _forward_place(x, at, row, channels, rows, columns, number, window_w, lanes,
         best_number = numbered(number, best)
         i = 0
         while i < rows:
-            seen, tap = at + i * row + c, number + i * window_w
+            seen, tap = at + i * row + c, number + i * g.window_w
             i = opaque(i + 1)
             j = 0
             while j < columns:
@@ -69,17 +75,20 @@ def _forward_place(x, at, row, channels, rows, columns, number, window_w, lanes,
                 best_number = winner(patch, best, tap + j, best_number)
                 best = larger(patch, best)
                 j = opaque(j + 1)
+        if relu:
+            best_number = number_where_positive(best, best_number, g.window_h * g.window_w)  # which no tap has
+            best = positive(best)
         store_part(y, out + c, best, count)
         store_numbers(winners, out + c, best_number, count)
 
 
 @parallel_kernel()
-def _forward(x, n, height, width, g, lanes, y, winners):
+def _forward(x, n, height, width, g, lanes, relu, y, winners):
     channels = x.size // (n * height * width)
     for row in prange(n * g.out_h):
         for q in range(g.out_w):
             at, rows, columns, tap = seen(g, row // g.out_h, row % g.out_h, q, height, width, channels)
-            _forward_place(x, at, width * channels, channels, rows, columns, tap, g.window_w, lanes, y, winners,
+            _forward_place(x, at, width * channels, channels, rows, columns, tap, g, lanes, relu, y, winners,
                            (row * g.out_w + q) * channels)
 
 
