@@ -78,6 +78,20 @@ def _addresses(steps: Any, dtype: np.dtype, tile: tuple[int, int]) -> np.ndarray
     return np.array([(step.address(dtype, tile), blocks) for step, blocks in steps], np.intp)
 
 
+def in_turn(stages: Any, blocks: int, row: int, work: int, arrays: Any, numbers: Any) -> None:
+    """Run several block kernels for one block after another, so that what they hand on stays in a core's cache.
+
+    `stages` are (kernel, tile, units): for block b it runs the kernel's blocks from b `units` to (b + 1) `units`. All
+    get the same arrays and numbers. So many blocks as `row` says are run by the same thread, in order.
+    """
+    if rehearsing():
+        return
+    dtype = arrays[0].dtype
+    functions = np.array([(kernel.address(dtype, tile), *tile, units) for kernel, tile, units in stages], np.intp)
+    places, record = _places(arrays), _record(numbers)
+    _loop_in_turn.sized(work)(blocks, row, functions, ctypes.addressof(places), ctypes.addressof(record))
+
+
 _Numbers = ctypes.c_int64 * MOST_NUMBERS
 
 
@@ -112,6 +126,16 @@ def _steps(addresses, arrays, numbers, rows, vectors):
         else:
             for block in prange(blocks):
                 _call(function, arrays, numbers, rows, vectors, block, numba.get_thread_id())
+
+
+@parallel_kernel()
+def _loop_in_turn(blocks, row, functions, arrays, numbers):
+    for part in prange((blocks + row - 1) // row):
+        for block in range(part * row, min(blocks, (part + 1) * row)):
+            for stage in range(len(functions)):
+                function, rows, vectors, units = functions[stage]
+                for unit in range(block * units, (block + 1) * units):
+                    _call(function, arrays, numbers, rows, vectors, unit, numba.get_thread_id())
 
 
 @intrinsic(prefer_literal=True)

@@ -27,10 +27,11 @@ import numpy as np
 
 from fastnet.arrays import contiguous, empty, zeros
 from fastnet.kernels.cpu import _winograd_blocks as compiled
+from fastnet.kernels.cpu._blocks import in_turn
 from fastnet.kernels.cpu._geometry import Images
-from fastnet.kernels.cpu._products import CHANNELS, PANEL, ROWS
+from fastnet.kernels.cpu._products import ROWS
 from fastnet.kernels.cpu._vector import LANES
-from fastnet.kernels.cpu._winograd_blocks import PART, Plan
+from fastnet.kernels.cpu._winograd_blocks import Plan, units
 from fastnet.kernels.cpu._winograd_filters import filter_gradient, filters, transposed
 from fastnet.kernels.cpu._winograd_transforms import Tiling
 
@@ -76,25 +77,19 @@ def dw(x, dy, w_shape, g):
     x, dy = _whole_vectors(x, 1), _whole_vectors(dy, 1)
     channels, features, phases, side = x.shape[3], dy.shape[3], g.stride_h**2, _side(g)
     size = side**2 * phases * channels * features
-    images, tiling = Images(*x.shape[:3]), _tiling(g)
-    plan = _plan(dy.shape, channels, tiling, side, phases, 1, 2 * CACHED)
+    plan = _plan(dy.shape, channels, _tiling(g), side, phases, 1, 2 * CACHED)
     chunks = min(CHUNKS, WHOLE // size, plan.tiles // plan.block)
-    work = plan.tiles * phases * channels * features
     if chunks > 1:
-        plan = plan._replace(chunks=1 << (chunks.bit_length() - 1))  # a power of two, which threads can share evenly
-        sums = empty((plan.chunks, side**2, phases, channels, features), x.dtype)
-        v, s = _buffers(plan, side, x.dtype, numba.get_num_threads())
-        compiled.dw_by_tiles(plan.chunks, work, (x, dy, v, s, sums), (images, tiling, plan), (side, 0))
+        chunks = 1 << (chunks.bit_length() - 1)  # a power of two, which threads can share evenly
+        row = -(-plan.tiles // (chunks * plan.block))
+        plan = plan._replace(block=-(-plan.tiles // (chunks * row)), row=row)
     else:
-        plan = _plan(dy.shape, channels, tiling, side, phases, 1, WHOLE)
-        sums = empty((1, side**2, phases, channels, features), x.dtype)
-        v, s = _buffers(plan, side, x.dtype, 1)
-        for part in _parts(plan):
-            blocks = -(-part.count // PART)
-            compiled.transform_inputs(blocks, work, (x, v), (images, tiling, part), (side, 0))
-            compiled.transform_gradients(blocks, work, (dy, s), (images, tiling, part), (side, 0))
-            compiled.sum_products(side**2 * phases * (channels // CHANNELS), work, (v, s, sums), (images, tiling, part),
-                          (side, 0))
+        plan = _plan(dy.shape, channels, _tiling(g), side, phases, 1, WHOLE)
+        plan = plan._replace(own=0, row=_blocks(plan))
+    sums = empty((-(-_blocks(plan) // plan.row), side**2, phases, channels, features), x.dtype)
+    transforms, _, rows = units(plan, LANES[x.dtype])
+    _run([(compiled.transform_inputs, (side, 0), transforms), (compiled.transform_gradients, (side, 0), transforms),
+          (compiled.sum_products, (0, 0), rows)], x, sums, dy, None, _tiling(g), plan)
     gradient = filter_gradient(sums, side)
     return gradient if gradient.shape == tuple(w_shape) else contiguous(gradient[:, :, : w_shape[2], : w_shape[3]])
 
@@ -127,21 +122,12 @@ def _tiling_of_dx(x_shape, g):
 def _convolved(x, u, bias, shape, side, tiling, in_phases, out_phases):
     """y of this shape from x and transformed filters; channels fill vectors."""
     y = empty(shape, x.dtype)
-    channels, features = x.shape[3], shape[3]
-    images, work = Images(*x.shape[:3]), y.size * channels // 16
-    if u.size <= FILTERS:
-        plan = _plan(shape, channels, tiling, side, in_phases, out_phases, CACHED)
-        v, m = _buffers(plan, side, x.dtype, numba.get_num_threads())
-        compiled.by_tiles(-(-plan.tiles // plan.block), work, (x, u, bias, v, m, y), (images, tiling, plan), (side, 0))
-    else:
-        plan = _plan(shape, channels, tiling, side, in_phases, out_phases, WHOLE)
-        v, m = _buffers(plan, side, x.dtype, 1)
-        panels = out_phases * -(-features // (PANEL * LANES[x.dtype]))
-        for part in _parts(plan):
-            blocks = -(-part.count // PART)
-            compiled.transform_inputs(blocks, work, (x, v), (images, tiling, part), (side, 0))
-            compiled.products(side**2 * panels, work, (v, u, m), (images, tiling, part), (side, 0))
-            compiled.transform_outputs(blocks, work, (m, bias, y), (images, tiling, part), (side, 0))
+    cached = u.size <= FILTERS
+    plan = _plan(shape, x.shape[3], tiling, side, in_phases, out_phases, CACHED if cached else WHOLE)
+    plan = plan._replace(own=int(cached))
+    transforms, panels, _ = units(plan, LANES[x.dtype])
+    _run([(compiled.transform_inputs, (side, 0), transforms), (compiled.products, (0, 0), panels),
+          (compiled.transform_outputs, (side, 0), transforms)], x, u, y, bias, tiling, plan)
     return y
 
 
@@ -152,19 +138,27 @@ def _plan(shape, channels, tiling, side, in_phases, out_phases, entries):
     wide_in, wide_out = in_phases * channels, out_phases * features
     block = min(count, max(ROWS, entries // (side**2 * (wide_in + wide_out))))
     block = -(-block // ROWS) * ROWS
-    return Plan(out_h, out_w, channels, features, in_phases, out_phases, count, block, block * wide_in + 16,
-                block * wide_out + 16)
+    return Plan(out_h, out_w, channels, features, in_phases, out_phases, side, count, block, block * wide_in + 16,
+                block * wide_out + 16, 1)
 
 
-def _buffers(plan, side, dtype, threads):
-    """Room for a block of transformed tiles of x and of y, for each thread."""
-    return empty((threads, side**2 * plan.v_step), dtype), empty((threads, side**2 * plan.m_step), dtype)
+def _blocks(plan):
+    """How many blocks the tiles fall into."""
+    return -(-plan.tiles // plan.block)
 
 
-def _parts(plan):
-    """The plan of each block in turn."""
-    for first in range(0, plan.tiles, plan.block):
-        yield plan._replace(first=first, count=min(plan.block, plan.tiles - first))
+def _run(stages, x, u, y, bias, tiling, plan):
+    """Run the stages: each thread all of them on its own blocks, or all threads one after another on each block."""
+    threads = numba.get_num_threads() if plan.own else 1
+    v, m = (empty((threads, plan.side**2 * step), x.dtype) for step in (plan.v_step, plan.m_step))
+    arrays, images = (x, v, u, m, y, bias), Images(*x.shape[:3])
+    work = plan.tiles * plan.in_phases * plan.channels * plan.out_phases * plan.features
+    if plan.own:
+        in_turn(stages, _blocks(plan), plan.row, work, arrays, (images, tiling, plan))
+        return
+    for block in range(_blocks(plan)):
+        for kernel, tile, count in stages:
+            kernel(count, work, arrays, (images, tiling, plan._replace(first=block)), tile)
 
 
 def _whole_vectors(x, axes):
