@@ -43,7 +43,7 @@ def drawn(x_shape, w_shape, dtype, seed=0):
     return x, w, b
 
 
-@pytest.mark.parametrize("settings", SETS, ids=["general", "winograd"])
+@pytest.mark.parametrize("settings", SETS, ids=["general", "winograd", "small maps"])
 def test_every_pair_of_settings_meets(settings):
     names = list(settings)
     seen = set()
@@ -60,9 +60,10 @@ def test_every_pair_of_settings_meets(settings):
     assert possible <= seen
 
 
-def test_winograds_set_runs_winograds_algorithm(kernel):
+def test_every_algorithm_is_covered(kernel):
     taken = [kernel.algorithm(*case.arrays, **case.options) for case in CASES]
     assert taken.count("winograd") >= len(pairwise(1))
+    assert all(taken.count(name) >= 3 for name in ("im2col", "narrow", "depthwise", "small_maps"))
     assert len(CASES) <= 300
 
 
@@ -112,7 +113,20 @@ def test_direct_equals_the_reference(shape, w_shape, options, dtype, kernel):
     assert_equals_the_reference(kernel, x, w, b, BOUND[dtype], **options)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(("shape", "w_shape", "options"), [
+    ((20, 2, 2, 160), (3, 3, 160, 300), {"pad": 1}), ((16, 1, 2, 200), (3, 3, 200, 16), {"pad": 1}),
+    ((33, 2, 2, 16), (3, 3, 16, 17), {"pad": 1, "stride": 2}), ((16, 3, 3, 16), (5, 5, 16, 16), {"pad": 2}),
+    ((17, 2, 1, 16), (3, 2, 16, 24), {"pad": (2, 1)}),
+    ((17, 3, 1, 16), (2, 2, 16, 24), {"pad": 1, "stride": 3})])  # whole rows that see nothing, others that nothing sees
+def test_small_maps_equal_the_reference(shape, w_shape, options, dtype, kernel):
+    x, w, b = drawn(shape, w_shape, dtype)
+    assert kernel.algorithm(x, w, b, **options) == "small_maps"
+    assert_equals_the_reference(kernel, x, w, b, BOUND[dtype], **options)
+
+
+@pytest.mark.parametrize(("shape", "w_shape", "options"), [
+    ((40, 2, 2, 192), (3, 3, 192, 256), {"pad": 1}),
     ((6, 16, 16, 64), (3, 3, 64, 64), {"pad": 1}), ((48, 4, 4, 256), (3, 3, 256, 256), {"pad": 1}),
     ((6, 16, 16, 64), (3, 3, 64, 96), {"stride": 2, "pad": 1}),
     ((32, 7, 7, 128), (3, 3, 128, 256), {"stride": 2, "pad": 1}),

@@ -164,6 +164,7 @@ CALLS = {
     "winograd, stride 2": ("conv2d", [(6, 16, 16, 32), (3, 3, 32, 64)], {"stride": 2, "pad": 1}),
     "winograd by points, stride 2": ("conv2d", [(8, 16, 16, 96), (3, 3, 96, 128)], {"stride": 2, "pad": 1}),
     "winograd of part of a vector": ("conv2d", [(8, 16, 16, 20), (3, 3, 20, 24)], {"pad": 1}),
+    "small maps": ("conv2d", [(32, 2, 2, 96), (3, 3, 96, 128)], {"pad": 1}),
     "narrow": ("conv2d", [(96, 28, 28, 6), (5, 5, 6, 12)], {}),
     "narrow, outputs in vectors": ("conv2d", [(96, 28, 28, 3), (3, 3, 3, 32)], {"pad": 1}),
     "depthwise": ("conv2d", [(8, 16, 16, 64), (3, 3, 1, 64)], {"pad": 1, "groups": 64}),

@@ -35,7 +35,7 @@ from fastnet.kernels.cpu._winograd_blocks import Plan, units
 from fastnet.kernels.cpu._winograd_filters import filter_gradient, filters, transposed
 from fastnet.kernels.cpu._winograd_transforms import Tiling
 
-LEAST_TILES = 16  # with fewer, transforming the filters costs more than the products save
+LEAST_TILES = 16  # for each step of the stride; with fewer, transforming the filters costs more than the products save
 CACHED = 1 << 18  # entries of the transformed tiles of a block: 1 MB in float32, in a core's second-level cache
 FILTERS = 1 << 20  # entries of transformed filters that a core can keep beside them
 WHOLE = 1 << 22  # entries, 16 MB in float32: of the transformed tiles where the threads share out the points instead;
@@ -49,9 +49,10 @@ def applies(w_shape, g):
             and g.dilation_h == g.dilation_w == 1)
 
 
-def tiles(images, g):
-    """The number of tiles."""
-    return images * -(-g.out_h // 4) * -(-g.out_w // 4)
+def pays(x_shape, w_shape, g):
+    """Whether it is likely to be faster than direct sums."""
+    return (applies(w_shape, g)
+            and x_shape[0] * -(-g.out_h // 4) * -(-g.out_w // 4) >= g.stride_h * LEAST_TILES)
 
 
 def forward(x, w, b, g):

@@ -4,6 +4,7 @@
 |---|---|---|
 | winograd | 3x3, stride 1 or 2, channels enough to fill vectors | `_winograd` |
 | depthwise | as many groups as channels | `_depthwise` |
+| small_maps | half the taps or more fall outside (2x2 maps of VGG) | `_small_maps` |
 | narrow | few channels in (LeNet's convolutions, stems) | `_narrow` |
 | im2col | everything else; 1x1 with stride 1 needs no gathering | `_im2col` |
 
@@ -11,7 +12,7 @@
 """
 
 from fastnet.arrays import contiguous
-from fastnet.kernels.cpu import _depthwise, _im2col, _narrow, _winograd
+from fastnet.kernels.cpu import _depthwise, _im2col, _narrow, _small_maps, _winograd
 from fastnet.kernels.cpu._geometry import geometry
 from fastnet.kernels.cpu._jit import is_float
 from fastnet.kernels.cpu._rows import column_sums, rows
@@ -56,9 +57,11 @@ def backward(dy, cache, needs=None):
 def _chosen(x_shape, w_shape, g, conv_algorithm):
     if g.groups > 1 and g.groups == x_shape[3]:
         return _depthwise
-    if _winograd.applies(w_shape, g) and (conv_algorithm == "winograd" or (
-            conv_algorithm == "auto" and min(w_shape[2:]) >= LEAST_CHANNELS
-            and _winograd.tiles(x_shape[0], g) >= _winograd.LEAST_TILES)):
+    if conv_algorithm == "winograd" and _winograd.applies(w_shape, g):
+        return _winograd
+    if w_shape[2] >= LEAST_CHANNELS and _small_maps.takes(x_shape, w_shape, g):
+        return _small_maps
+    if conv_algorithm == "auto" and min(w_shape[2:]) >= LEAST_CHANNELS and _winograd.pays(x_shape, w_shape, g):
         return _winograd
     if _narrow.takes(x_shape, w_shape, g):
         return _narrow
