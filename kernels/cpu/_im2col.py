@@ -1,9 +1,9 @@
 """Convolution of any shape as matrix products: pixels are gathered to rows (KH KW C/groups), one row a place.
 
 Only a block of the rows exists at a time, in a buffer that stays in a core's cache. A 1x1 convolution with stride 1
-needs none: its rows are the pixels themselves. For dx the products of a block are added up where they belong, image by
-image; for dw the sum over all places is cut into chunks, and dw itself by taps where it is too large to have many
-copies. All cuts are fixed by the shape, so the bits do not depend on the number of threads.
+needs none: its rows are the pixels themselves. For dx the products of a block are added up where they belong, a few
+images at a time; for dw the sum over all places is cut into chunks, and dw itself by taps where it is too large to have
+many copies. All cuts are fixed by the shape, so the bits do not depend on the number of threads.
 """
 
 from typing import NamedTuple
@@ -16,10 +16,12 @@ from fastnet.kernels.cpu._blocks import block_kernel
 from fastnet.kernels.cpu._gemm import NORMAL, SCALARS, TRANSPOSED, address, gemm
 from fastnet.kernels.cpu._geometry import Geometry, Images
 from fastnet.kernels.cpu._jit import kernel
+from fastnet.kernels.cpu._simd import copy_entries, zero_entries
 
 BUFFER = 1 << 17  # entries of a block's rows, 512 kB in float32: half of a small core's second-level cache
 LEAST_ROWS = 16
 MOST_ROWS = 512
+LEAST_TOGETHER = 256  # rows of a unit of dx: BLAS rearranges the filters for each
 CHUNKS = 16  # sums of dw side by side: so many threads can work at it
 SUMS = 1 << 22  # entries of these sums together
 
@@ -35,6 +37,7 @@ class _Plan(NamedTuple):
     block: int  # rows
     chunks: int = 1  # sums of dw
     parts: int = 1  # that the taps are cut into
+    together: int = 1  # images of a unit of dx
 
 
 def forward(x, w, b, g):
@@ -50,7 +53,8 @@ def forward(x, w, b, g):
 def dx(dy, w, x_shape, g):
     dx = empty(tuple(x_shape), dy.dtype)
     plan = _plan(x_shape, w.shape, g)
-    body, blocks = ((_dx, len(dy)) if plan.gathered
+    plan = plan._replace(together=max(1, LEAST_TOGETHER // (g.out_h * g.out_w)))
+    body, blocks = ((_dx, -(-len(dy) // plan.together)) if plan.gathered
                     else (_dx_of_pixels, -(-len(dy) * g.out_h * g.out_w // plan.block)))
     body(blocks, _work(dy, w.shape), (dy, w, _scratch(plan, g, dy), dx, SCALARS[dy.dtype]),
          (Images(*x_shape[:3]), g, plan))
@@ -106,20 +110,19 @@ def _gather(x, p, group, first, count, first_tap, taps, rows, start):
             to = start + (r * taps + t) * part
             if 0 <= row < p.height and 0 <= column < p.width:
                 of = ((image * p.height + row) * p.width + column) * p.channels + group * part
-                for c in range(part):
-                    rows[to + c] = x[of + c]
+                copy_entries(x, of, rows, to, part)
             else:
-                for c in range(part):
-                    rows[to + c] = 0
+                zero_entries(rows, to, part)
 
 
 @kernel()
-def _scatter(rows, start, p, group, image, first, count, dx):
-    """Add rows[r], the gradient of what place `first` + r of an image sees, to dx."""
+def _scatter(rows, start, p, group, first, count, dx):
+    """Add rows[r], the gradient of what place `first` + r, counted over all images, sees, to dx."""
     part = p.channels // p.groups
     for r in range(count):
-        top = (first + r) // p.out_w * p.stride_h - p.pad_h
-        left = (first + r) % p.out_w * p.stride_w - p.pad_w
+        image, place = divmod(first + r, p.out_h * p.out_w)
+        top = place // p.out_w * p.stride_h - p.pad_h
+        left = place % p.out_w * p.stride_w - p.pad_w
         for i in range(p.kh):
             for j in range(p.kw):
                 row, column = top + i * p.dilation_h, left + j * p.dilation_w
@@ -152,21 +155,20 @@ def _forward(arrays, numbers, rows, vectors, number, thread):
 
 
 @block_kernel(Images, Geometry, _Plan)
-def _dx(arrays, numbers, rows, vectors, image, thread):
+def _dx(arrays, numbers, rows, vectors, unit, thread):
     p = carray(numbers, 1)[0]
     dy, w, scratch, dx = carray(arrays[0], 1), carray(arrays[1], 1), carray(arrays[2], 1), carray(arrays[3], 1)
     inner, some = p.kh * p.kw * (p.channels // p.groups), p.outputs // p.groups
     size, places = p.height * p.width * p.channels, p.out_h * p.out_w
     own = thread * p.block * inner
-    for i in range(image * size, (image + 1) * size):
-        dx[i] = 0
-    for first in range(0, places, p.block):
-        count = min(p.block, places - first)
+    start, stop = unit * p.together, min(p.images, (unit + 1) * p.together)
+    zero_entries(dx, start * size, (stop - start) * size)
+    for first in range(start * places, stop * places, p.block):
+        count = min(p.block, stop * places - first)
         for group in range(p.groups):
-            gemm(NORMAL, TRANSPOSED, count, inner, some,
-                 address(dy, (image * places + first) * p.outputs + group * some), p.outputs,
+            gemm(NORMAL, TRANSPOSED, count, inner, some, address(dy, first * p.outputs + group * some), p.outputs,
                  address(w, group * some), p.outputs, False, address(scratch, own), inner, carray(arrays[4], 2))
-            _scatter(scratch, own, p, group, image, first, count, dx)
+            _scatter(scratch, own, p, group, first, count, dx)
 
 
 @block_kernel(Images, Geometry, _Plan)
