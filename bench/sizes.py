@@ -64,6 +64,7 @@ SIZES: dict[str, tuple[Size, ...]] = {
     "leaky_relu": _ELEMENTWISE,
     "linear": _PRODUCTS,
     "linear_relu": _PRODUCTS,
+    "linear_batch_norm_relu": _PRODUCTS,
     "max_pool2d": _POOL,
     "mean_squared_error": _LOSS,
     "relu": _ELEMENTWISE,

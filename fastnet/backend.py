@@ -26,6 +26,8 @@ _NEEDS = {"cpu": "numba", "cuda": "cupy"}
 _LOCAL_SHADOW = ("fastnet.kernels is missing: this copy of fastnet is incomplete. Inside a checkout, install it with "
                  "'pip install -e .' (a plain install is shadowed by the local fastnet/ folder)")
 
+Gradients = Callable[..., tuple[Array, ...]]  # gradients(dy, needs=None, into=None)
+
 _forced: ContextVar[str | None] = ContextVar("fastnet_backend", default=None)
 
 
@@ -91,22 +93,27 @@ def pair(name: str, *arrays: Array | None, **options: Any) -> Any:
     return module("reference", name)
 
 
-def run(name: str, *arrays: Array | None, **options: Any) -> tuple[Array, Callable[..., tuple[Array, ...]]]:
-    """Run op `name` forward; return `y` and a callback from `dy` (and `needs`) to the gradients, one per array.
+def run(name: str, *arrays: Array | None, **options: Any) -> tuple[Array, Gradients]:
+    """Run op `name` forward; return `y` and the callback that `callback` makes."""
+    chosen = pair(name, *arrays, **options)
+    y, cache = chosen.forward(*arrays, **options)
+    return y, callback(name, chosen, y, cache)
 
-    `callback(dy, needs, into)` may be given memory for the gradients, an array or None for each. An implementation
+
+def callback(name: str, chosen: Any, y: Array, cache: Any) -> Gradients:
+    """From `dy` (and `needs`) to the gradients, one per array, after `y, cache = chosen.forward(...)` of op `name`.
+
+    `gradients(dy, needs, into)` may be given memory for the gradients, an array or None for each. An implementation
     with a `backward_into(dy, cache, needs, into)` beside its `backward` writes them there, which saves a copy; what
     it returns is then that array itself. The others make new ones.
 
-    The callback raises ValueError or TypeError for a dy that is not of y's shape and type (for a loss any number is
-    fine): the kernels behind it trust their arguments.
+    It raises ValueError or TypeError for a dy that is not of y's shape and type (for a loss any number is fine): the
+    kernels behind it trust their arguments.
     """
-    chosen = pair(name, *arrays, **options)
-    y, cache = chosen.forward(*arrays, **options)
     shape, dtype = y.shape, y.dtype  # not y itself, which the closure would keep alive
 
-    def back(dy: Array, needs: tuple[bool, ...] | None = None,
-             into: tuple[Array | None, ...] | None = None) -> tuple[Array | None, ...]:
+    def gradients(dy: Array, needs: tuple[bool, ...] | None = None,
+                  into: tuple[Array | None, ...] | None = None) -> tuple[Array | None, ...]:
         given = () if isinstance(dy, (int, float)) else getattr(dy, "shape", type(dy).__name__)
         if given != shape:
             raise ValueError(f"{name}: dy is {given}, but y is {shape}")
@@ -116,7 +123,7 @@ def run(name: str, *arrays: Array | None, **options: Any) -> tuple[Array, Callab
             return chosen.backward_into(dy, cache, needs, into)
         return chosen.backward(dy, cache, needs)
 
-    return y, back
+    return gradients
 
 
 def call(name: str, *arrays: Array | None, **options: Any) -> Any:

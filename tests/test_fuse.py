@@ -13,7 +13,7 @@ from fastnet.nn.fuse import PATTERNS, Fused, fused
 from fastnet.nn.layer import INFERENCE, Context
 
 MAKE = {fn.BatchNorm: lambda: fn.BatchNorm(6), fn.ReLU: fn.ReLU, fn.MaxPool2d: lambda: fn.MaxPool2d(2),
-        fn.Linear: lambda: fn.Linear(6 * 6 * 6, 12)}
+        fn.Linear: lambda: fn.Linear(6 * 6 * 6, 6)}
 
 
 def normal(*shape, seed=0):
@@ -22,7 +22,7 @@ def normal(*shape, seed=0):
 
 def around(*layers):
     """The layers with parameters, and dropout, on both sides."""
-    last = fn.Linear(12, 4) if isinstance(layers[0], fn.Linear) else fn.Conv2d(6, 4, 1)
+    last = fn.Linear(6, 4) if isinstance(layers[0], fn.Linear) else fn.Conv2d(6, 4, 1)
     return fn.Sequential([fn.Conv2d(3, 6, 3, pad=1), fn.Dropout(0.3), *layers, fn.Dropout(0.2), last], seed=3,
                          dtype="float64")
 
@@ -76,7 +76,9 @@ def test_a_pattern_computes_what_its_layers_do(block, dtype, bound, training, im
         expected, found = passes(plain, context), passes(together, context)
     assert expected.keys() == found.keys()
     for name, value in expected.items():
-        np.testing.assert_allclose(found[name], value, rtol=0, atol=bound * np.abs(value).max(), err_msg=name)
+        # The gradient of a bias before batch norm is 0 but for the rounding of its layer's gradients.
+        size = expected["dlinear1.w" if block == "Linear+BatchNorm+ReLU" and name == "dlinear1.b" else name]
+        np.testing.assert_allclose(found[name], value, rtol=0, atol=bound * np.abs(size).max(), err_msg=name)
         assert found[name].dtype == value.dtype
 
 

@@ -63,11 +63,17 @@ def _linear(rng):
     yield "without b", (x[:5], w, None), {}
 
 
+def _linear_to(rng, z, with_b):
+    """(x, w, b) with x w + b = z: there are more inputs than outputs, so some x near any other has exactly that."""
+    outputs = z.shape[1]
+    x, w = rng.standard_normal((len(z), outputs + 2)), rng.standard_normal((outputs + 2, outputs))
+    b = rng.standard_normal(outputs) if with_b else None
+    return x + (z - x @ w - (b if with_b else 0)) @ np.linalg.pinv(w), w, b
+
+
 def _linear_relu(rng):
-    for label, (x, w, b), options in _linear(rng):
-        z = _away_from_zero(rng, len(x), w.shape[1])
-        # There are more inputs than outputs: an x near the one drawn has exactly these z before the kink.
-        yield label, (x + (z - x @ w - (0 if b is None else b)) @ np.linalg.pinv(w), w, b), options
+    for label, with_b in (("with b", True), ("without b", False)):
+        yield label, _linear_to(rng, _away_from_zero(rng, 7, 3), with_b), {}
 
 
 def _batch_norm(rng):
@@ -86,6 +92,12 @@ def _batch_norm_relu(rng):
         gamma += np.sign(gamma)
         rstd = 1 / np.sqrt(rows.var(axis=0) + options.get("eps", 1e-5))
         yield label, (x, gamma, -gamma * (threshold - rows.mean(axis=0)) * rstd), options
+
+
+def _linear_batch_norm_relu(rng):
+    (label, (z, gamma, beta), options), _ = _batch_norm_relu(rng)
+    x, w, _ = _linear_to(rng, z, False)
+    yield label, (x, w, gamma, beta), options
 
 
 def _batch_norm_add_relu(rng):
@@ -196,6 +208,7 @@ _CASES = {
     "leaky_relu": _elementwise({}, {"negative_slope": 0.2}, kink=True),
     "linear": _linear,
     "linear_relu": _linear_relu,
+    "linear_batch_norm_relu": _linear_batch_norm_relu,
     "mean_squared_error": _loss(lambda rng, shape: rng.standard_normal(shape)),
     "relu": _elementwise(kink=True),
     "relu_max_pool2d": _relu_max_pool2d,

@@ -6,11 +6,13 @@ statistics and options are the ones in use, under their own names. A pass with a
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from fastnet import backend
 from fastnet.arrays import Array
 from fastnet.nn.layer import Backward, Container, Context, Layer
-from fastnet.nn.layers import BatchNorm, Linear, ReLU
+from fastnet.nn.layers import BatchNorm, Linear, ReLU, flat
+from fastnet.nn.parameters import collect
 from fastnet.nn.pooling import MaxPool2d
 
 
@@ -44,6 +46,36 @@ class LinearReLU(Fused):
         return self.parts[0].run("_relu", x)
 
 
+class LinearBatchNormReLU(Fused):
+    """max(0, batch norm of x w + b); in inference the last two of the three are one.
+
+    In training b moves the running mean alone: what it adds to z, batch norm takes away. No gradient comes to it.
+    """
+
+    parts: list[Any]
+
+    def __call__(self, x: Array, context: Context) -> tuple[Array, Backward]:
+        linear, norm, _ = self.parts
+        if not context.training:
+            z, linear_back = linear.run("", x)
+            y, norm_back = norm.run("_relu", z, context)
+            return y, lambda dy, needs_dx=True: linear_back(norm_back(dy), needs_dx)
+        parameters = [linear.parameters_here["w"], *norm.parameters_here.values()]
+        arrays = (flat(x), *(p.value for p in parameters))
+        op = backend.pair("linear_batch_norm_relu", *arrays, eps=norm.eps)
+        y, cache = op.forward(*arrays, eps=norm.eps)
+        if context.update_statistics:
+            mean, var = op.statistics(cache)
+            norm.track(mean + linear.parameters_here["b"].value if linear.bias else mean, var, len(x))
+        gradients = backend.callback("linear_batch_norm_relu", op, y, cache)
+
+        def back(dy: Array, needs_dx: bool = True) -> Array | None:
+            dx = collect(gradients, dy, needs_dx, parameters)
+            return None if dx is None else dx.reshape(x.shape)
+
+        return y, back
+
+
 class ReLUMaxPool2d(Fused):
     """The largest entry of each window, or 0: no array of the size before pooling is made."""
 
@@ -54,6 +86,7 @@ class ReLUMaxPool2d(Fused):
 
 PATTERNS: dict[tuple[type[Layer], ...], type[Fused]] = {
     (BatchNorm, ReLU): BatchNormReLU,  # before a pooling layer too: no pass more than with the pattern below
+    (Linear, BatchNorm, ReLU): LinearBatchNormReLU,
     (Linear, ReLU): LinearReLU,
     (ReLU, MaxPool2d): ReLUMaxPool2d,
 }

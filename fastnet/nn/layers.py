@@ -11,7 +11,12 @@ from fastnet.functions import philox
 from fastnet.nn import initializers
 from fastnet.nn.initializers import Initializer
 from fastnet.nn.layer import Backward, Context, Layer, Shape
-from fastnet.nn.parameters import Parameter
+from fastnet.nn.parameters import Parameter, collect
+
+
+def flat(x: Array) -> Array:
+    """x sample by sample as a vector."""
+    return x.reshape(len(x), -1) if x.ndim > 2 else x
 
 
 class Linear(Layer):
@@ -41,16 +46,11 @@ class Linear(Layer):
     def run(self, then: str, x: Array) -> tuple[Array, Backward]:
         """The passes of the op that is the linear layer and what `then` names: "" or "_relu"."""
         w, b = self.parameters_here["w"], self.parameters_here.get("b")
-        flat = x.reshape(len(x), -1) if x.ndim > 2 else x
-        y, gradients = backend.run("linear" + then, flat, w.value, b.value if b else None)
+        y, gradients = backend.run("linear" + then, flat(x), w.value, b.value if b else None)
 
         def back(dy: Array, needs_dx: bool = True) -> Array | None:
-            dx, dw, db = gradients(dy, (needs_dx, True, b is not None),
-                                   (None, w.free_gradient, b.free_gradient if b else None))
-            w.accumulate(dw)
-            if b:
-                b.accumulate(db)
-            return dx.reshape(x.shape) if needs_dx else None
+            dx = collect(gradients, dy, needs_dx, (w, b))
+            return None if dx is None else dx.reshape(x.shape)
 
         return y, back
 
@@ -108,22 +108,19 @@ class BatchNorm(Layer):
         Where such an op takes an array `beside` x, back gives the pair of its gradient and dx, dx first.
         """
         gamma, beta = self.parameters_here["gamma"], self.parameters_here["beta"]
-        if context.training:
-            arrays = (x, gamma.value, beta.value, *beside)
-            op = backend.pair("batch_norm" + then, *arrays, eps=self.eps)
-            y, cache = op.forward(*arrays, eps=self.eps)
-            if context.update_statistics:
-                mean, var = op.statistics(cache)
-                self._update(mean, var, math.prod(x.shape[:-1]))
-        else:
-            dtype = accumulator(x.dtype)
-            running = (s.astype(dtype, copy=False) for s in self.statistics_here.values())
-            arrays = (x, gamma.value, beta.value, *running, *beside)
-            op = backend.pair("batch_norm_fixed" + then, *arrays, eps=self.eps)
-            y, cache = op.forward(*arrays, eps=self.eps)
+        running: tuple[Array, ...] = ()
+        if not context.training:
+            then = "_fixed" + then
+            running = tuple(s.astype(accumulator(x.dtype), copy=False) for s in self.statistics_here.values())
+        arrays = (x, gamma.value, beta.value, *running, *beside)
+        op = backend.pair("batch_norm" + then, *arrays, eps=self.eps)
+        y, cache = op.forward(*arrays, eps=self.eps)
+        if context.training and context.update_statistics:
+            mean, var = op.statistics(cache)
+            self.track(mean, var, math.prod(x.shape[:-1]))
 
         def back(dy: Array, needs_dx: bool = True) -> Any:
-            needs = (needs_dx, True, True, *([False] * (not context.training) * 2), *(True for _ in beside))
+            needs = (needs_dx, True, True, *(False for _ in running), *(True for _ in beside))
             dx, dgamma, dbeta, *rest = op.backward(dy, cache, needs)
             gamma.accumulate(dgamma)
             beta.accumulate(dbeta)
@@ -131,7 +128,8 @@ class BatchNorm(Layer):
 
         return y, back
 
-    def _update(self, mean: Array, var: Array, count: int) -> None:
+    def track(self, mean: Array, var: Array, count: int) -> None:
+        """Move the running statistics towards those of a batch of `count` values a channel."""
         fresh = 1 - self.stat_decay
         correction = count / (count - 1) if self.unbiased and count > 1 else 1.0
         for running, batch, factor in ((self.statistics_here["running_mean"], mean, fresh),

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from fastnet.arrays import Array, zeros_aligned
+from fastnet.backend import Gradients
 from fastnet.nn.initializers import Initializer, fans
 
 ALIGNMENT = 64  # bytes: every parameter starts on a cache line
@@ -43,6 +44,16 @@ class Parameter:
 
     def __deepcopy__(self, memo: dict) -> "Parameter":
         return Parameter(self.shape, self.initializer, penalised=self.penalised, fan_shape=self.fan_shape)
+
+
+def collect(gradients: Gradients, dy: Array, needs_dx: bool, parameters: Sequence[Parameter | None]) -> Array | None:
+    """dx by an op's callback, while the gradients of the parameters behind x (None: not there) go to them."""
+    dx, *rest = gradients(dy, (needs_dx, *(p is not None for p in parameters)),
+                          (None, *(None if p is None else p.free_gradient for p in parameters)))
+    for parameter, gradient in zip(parameters, rest, strict=True):
+        if parameter is not None:
+            parameter.accumulate(gradient)
+    return dx
 
 
 class ParameterStore:
