@@ -11,6 +11,7 @@ import numpy as np
 from fastnet import backend
 from fastnet.check.cases import ops
 from fastnet.functions.philox import DROPOUT
+from fastnet.shapes import ABSENT, Hidden
 
 CLASSES = 10
 
@@ -25,7 +26,8 @@ class Size(NamedTuple):
     @property
     def label(self) -> str:
         shapes = ["x".join(map(str, shape)) for shape in (self.x, self.w) if shape]
-        return " ".join([*shapes, *(f"{key}={value}" for key, value in self.options.items() if key != "key")])
+        options = (f"{key}={value}" for key, value in self.options.items() if key not in ("key", "layers"))
+        return " ".join([*shapes, *options])
 
 
 LENET, RESNET, DEEP, ROWS = (128, 28, 28, 6), (128, 32, 32, 64), (128, 8, 8, 256), (100, 50)
@@ -64,6 +66,10 @@ SIZES: dict[str, tuple[Size, ...]] = {
     "leaky_relu": _ELEMENTWISE,
     "linear": _PRODUCTS,
     "linear_relu": _PRODUCTS,
+    "perceptron": (
+        Size(ROWS, {"layers": (Hidden(50, 50, 0), Hidden(50, CLASSES, 2500))}, (3000,)),
+        Size(ROWS, {"layers": (Hidden(50, 50, 0, ABSENT, 3000, 3050), Hidden(50, CLASSES, 2500))}, (3100,)),
+    ),
     "linear_batch_norm_relu": _PRODUCTS,
     "max_pool2d": _POOL,
     "mean_squared_error": _LOSS,
@@ -129,6 +135,7 @@ def _call(op: str, size: Size) -> Call:
         "b": lambda: rng.standard_normal(w[-1]),
         "gamma": lambda: rng.uniform(0.5, 1.5, (w or x)[-1]), "beta": lambda: rng.standard_normal((w or x)[-1]),
         "mean": lambda: rng.standard_normal(x[-1]), "var": lambda: rng.uniform(0.5, 1.5, x[-1]),
+        "vector": lambda: rng.standard_normal(w) / 8,
         "shortcut": lambda: rng.standard_normal(x), "targets": lambda: rng.uniform(0, 1, x),
         "labels": lambda: rng.integers(0, CLASSES, x[0]), "samples": lambda: np.arange(x[0]),
     }

@@ -1,4 +1,4 @@
-"""Integer geometry of convolution and pooling; no arrays.
+"""Integer geometry of convolution and pooling, and of a perceptron in a vector; no arrays.
 
 A window of `size` taps, `dilation` apart, covers dilation (size - 1) + 1 places.
 """
@@ -7,6 +7,22 @@ from typing import NamedTuple
 
 Pair = tuple[int, int]  # (height, width)
 Size = int | Pair  # one number for both, or two
+
+ABSENT = -1
+
+
+class Hidden(NamedTuple):
+    """A layer of `fastnet.ops.perceptron`: how wide it is before and after its product, and where in the vector of all
+    parameters its own begin; `ABSENT` says that it has none of that kind.
+    """
+
+    features: int
+    outputs: int
+    w: int
+    b: int = ABSENT
+    gamma: int = ABSENT
+    beta: int = ABSENT
+    eps: float = 1e-5
 
 
 class Window(NamedTuple):

@@ -184,7 +184,8 @@ def test_pytorchs_counterpart_computes_the_same(op, monkeypatch):
     shape = size.x if size.w else (6, *size.x[1:])
     monkeypatch.setitem(sizes.SIZES, op, (size._replace(x=shape),))
     found = ops.measure(*sizes.calls([op]), seconds=1e-4, least=1)
-    assert {"cpu", "reference", "eager"} <= set(found.timings)
+    theirs = set() if op == "perceptron" else {"eager"}  # PyTorch has nothing like it
+    assert {"cpu", "reference"} | theirs <= set(found.timings)
     assert found.error < 1e-4 and found.bytes > 0
 
 

@@ -31,7 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "nn": {"backend", "arrays", "shapes", "paths", "functions"},
     "optim": {"backend", "arrays", "shapes", "paths", "functions"},
     "data": {"backend", "arrays", "shapes", "paths", "functions"},
-    "check": {"nn", "backend", "ops", "functions", "arrays"},
+    "check": {"nn", "backend", "ops", "functions", "arrays", "shapes"},
     "train": BELOW_TRAIN,
     "environment": {"arrays", "paths", "kernels"},
     "lab": BELOW_TRAIN | {"train"},

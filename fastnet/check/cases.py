@@ -13,7 +13,8 @@ import numpy as np
 
 import fastnet.ops
 from fastnet.functions.philox import DROPOUT
-from fastnet.ops import batch_norm, batch_norm_fixed
+from fastnet.ops import batch_norm, batch_norm_fixed, perceptron
+from fastnet.shapes import ABSENT, Hidden
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,19 +86,44 @@ def _batch_norm(rng):
 def _batch_norm_relu(rng):
     for label, (x, gamma, _), options in _batch_norm(rng):
         rows = x.reshape(-1, x.shape[-1])
-        ordered = np.sort(rows, axis=0)[len(rows) // 4 : -(len(rows) // 4)]
-        # Zero lies in the middle of the widest gap between two values of a channel.
-        widest = np.diff(ordered, axis=0).argmax(axis=0), np.arange(x.shape[-1])
-        threshold = (ordered[:-1][widest] + ordered[1:][widest]) / 2
         gamma += np.sign(gamma)
         rstd = 1 / np.sqrt(rows.var(axis=0) + options.get("eps", 1e-5))
-        yield label, (x, gamma, -gamma * (threshold - rows.mean(axis=0)) * rstd), options
+        yield label, (x, gamma, -gamma * (_gap(rows) - rows.mean(axis=0)) * rstd), options
 
 
 def _linear_batch_norm_relu(rng):
     (label, (z, gamma, beta), options), _ = _batch_norm_relu(rng)
     x, w, _ = _linear_to(rng, z, False)
     yield label, (x, w, gamma, beta), options
+
+
+def _perceptron(rng):
+    first, second = Hidden(5, 4, 2, 24), Hidden(4, 3, 50, 63)
+    normed = first._replace(gamma=30, beta=40, eps=1e-3), second._replace(b=ABSENT, gamma=70, beta=75)
+    for label, layers in (("batch norm everywhere", normed), ("batch norm first", (normed[0], second)),
+                          ("without batch norm", (first, second))):
+        z, vector = rng.standard_normal((7, 5)), rng.standard_normal(90)
+        at = z
+        # As for batch_norm_relu, zero goes to the widest gap: by beta, and where there is none by what is added before.
+        for i, layer in enumerate(layers):
+            here = slice(layer.beta, layer.beta + layer.features)
+            if layer.gamma != ABSENT:
+                gamma = vector[layer.gamma : layer.gamma + layer.features]
+                gamma += np.sign(gamma)
+                vector[here] = -gamma * (_gap(at) - at.mean(axis=0)) / np.sqrt(at.var(axis=0) + layer.eps)
+            elif i == 0:
+                z -= _gap(z)
+            else:
+                vector[first.b : first.b + first.outputs] -= _gap(at)
+            at, _ = perceptron.forward(z, vector, layers=layers[: i + 1])
+        yield label, (z, vector), {"layers": layers}
+
+
+def _gap(rows):
+    """For each column the middle of the widest gap between two of its inner values."""
+    ordered = np.sort(rows, axis=0)[len(rows) // 4 : -(len(rows) // 4)]
+    widest = np.diff(ordered, axis=0).argmax(axis=0), np.arange(rows.shape[1])
+    return (ordered[:-1][widest] + ordered[1:][widest]) / 2
 
 
 def _batch_norm_add_relu(rng):
@@ -208,6 +234,7 @@ _CASES = {
     "leaky_relu": _elementwise({}, {"negative_slope": 0.2}, kink=True),
     "linear": _linear,
     "linear_relu": _linear_relu,
+    "perceptron": _perceptron,
     "linear_batch_norm_relu": _linear_batch_norm_relu,
     "mean_squared_error": _loss(lambda rng, shape: rng.standard_normal(shape)),
     "relu": _elementwise(kink=True),

@@ -10,10 +10,13 @@ from typing import Any
 
 from fastnet import backend
 from fastnet.arrays import Array
-from fastnet.nn.layer import Backward, Container, Context, Layer
+from fastnet.nn.layer import Backward, Chain, Container, Context, Layer
 from fastnet.nn.layers import BatchNorm, Linear, ReLU, flat
 from fastnet.nn.parameters import collect
 from fastnet.nn.pooling import MaxPool2d
+from fastnet.shapes import Hidden
+
+SMALL = 1 << 21  # multiply-adds of a product that takes one thread some 30 microseconds
 
 
 class Fused(Layer):
@@ -76,6 +79,73 @@ class LinearBatchNormReLU(Fused):
         return y, back
 
 
+class Perceptron(Fused):
+    """Linear layers with ReLU between them, with batch norm before it or without: their small layers in one op.
+
+    The first product is done by itself. In inference, and for layers of more than `SMALL` products, which are better
+    cut in parts for all threads, the layers run as they would otherwise.
+    """
+
+    parts: list[Any]
+
+    def __init__(self, parts: Sequence[Layer]) -> None:
+        super().__init__(parts)
+        self._otherwise = Chain(fused(parts, perceptrons=False))
+        self._places: tuple[int, ...] = ()
+        self._layers: tuple[Hidden, ...] = ()
+
+    def __call__(self, x: Array, context: Context) -> tuple[Array, Backward]:
+        linear = [part for part in self.parts[1:] if isinstance(part, Linear)]
+        if not context.training or len(x) * max(p.in_features * p.out_features for p in linear) > SMALL:
+            return self._otherwise(x, context)
+        z, first_back = self.parts[0].run("", x)
+        parameters = [p for part in self.parts[1:] for p in part.parameters_here.values()]
+        store, layers = parameters[0].store, self._hidden([p.place for p in parameters])
+        op = backend.pair("perceptron", z, store.vector, layers=layers)
+        y, cache = op.forward(z, store.vector, layers=layers)
+        if context.update_statistics:
+            norms = [part for part in self.parts if isinstance(part, BatchNorm)]
+            for norm, (mean, var) in zip(norms, op.statistics(cache), strict=True):
+                norm.track(mean, var, len(x))
+        gradients = backend.callback("perceptron", op, y, cache)
+
+        def back(dy: Array, needs_dx: bool = True) -> Array | None:
+            free = all(p.pending for p in parameters)
+            dz, gradient = gradients(dy, (True, True), (None, store.gradient if free else None))
+            for p in parameters:
+                p.accumulate(p.grad if gradient is store.gradient else store.part(gradient, p))
+            return first_back(dz, needs_dx)
+
+        return y, back
+
+    def _hidden(self, places: list[int]) -> tuple[Hidden, ...]:
+        """The layers as the op wants them, with the parameters at these places."""
+        if self._places != (key := tuple(places)):
+            layers: list[Hidden] = []
+            before: dict[str, Any] = {}  # what the product of the layer to come has before it
+            for part in self.parts[1:]:
+                if isinstance(part, BatchNorm):
+                    before = {"eps": part.eps, **{key: p.place for key, p in part.parameters_here.items()}}
+                elif isinstance(part, Linear):
+                    own = {key: p.place for key, p in part.parameters_here.items()}
+                    layers.append(Hidden(part.in_features, part.out_features, **own, **before))
+                    before = {}
+            self._places, self._layers = key, tuple(layers)
+        return self._layers
+
+
+def _perceptron(layers: Sequence[Layer]) -> int:
+    """How many layers, from the first on, `Perceptron` can take."""
+    kinds = [type(layer) for layer in layers]
+    count = 1
+    while kinds[:1] == [Linear]:
+        middle = [BatchNorm, ReLU] if kinds[count : count + 1] == [BatchNorm] else [ReLU]
+        if kinds[count : count + len(middle) + 1] != [*middle, Linear]:
+            break
+        count += len(middle) + 1
+    return count if count > 1 else 0
+
+
 class ReLUMaxPool2d(Fused):
     """The largest entry of each window, or 0: no array of the size before pooling is made."""
 
@@ -92,7 +162,7 @@ PATTERNS: dict[tuple[type[Layer], ...], type[Fused]] = {
 }
 
 
-def fused(layers: Sequence[Layer]) -> list[Layer]:
+def fused(layers: Sequence[Layer], perceptrons: bool = True) -> list[Layer]:
     """The layers, with a fused one in the place of every run that matches a pattern; longer patterns come first.
 
     Types must be the pattern's own: a subclass may compute something else.
@@ -100,6 +170,10 @@ def fused(layers: Sequence[Layer]) -> list[Layer]:
     found: list[Layer] = []
     start = 0
     while start < len(layers):
+        if perceptrons and (count := _perceptron(layers[start:])):
+            found.append(Perceptron(layers[start : start + count]))
+            start += count
+            continue
         for kinds in sorted(PATTERNS, key=len, reverse=True):
             run = layers[start : start + len(kinds)]
             if tuple(map(type, run)) == kinds:

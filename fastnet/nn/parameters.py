@@ -27,6 +27,8 @@ class Parameter:
         self.value: Array = None
         self.grad: Array = None
         self.pending = True  # no gradient has arrived since the last reset
+        self.store: ParameterStore | None = None
+        self.place = -1  # where it starts in the store's vectors
 
     @property
     def free_gradient(self) -> Array | None:
@@ -78,6 +80,8 @@ class ParameterStore:
         self.places = places  # {name: where it starts}
         self.vector = zeros_aligned(offset, self.dtype)
         self.gradient = zeros_aligned(offset, self.dtype)
+        for name, parameter in self.named.items():
+            parameter.store, parameter.place = self, places[name]
         gradients = self.views(self.gradient)
         for index, (name, value) in enumerate(self.views(self.vector).items()):
             parameter = self.named[name]
@@ -86,11 +90,12 @@ class ParameterStore:
 
     def views(self, vector: Array) -> dict[str, Array]:
         """{name: view} of a vector laid out as the parameters are (a gradient, an optimizer's state)."""
-        views = {}
-        for name, parameter in self.named.items():
-            place = self.places[name]
-            views[name] = vector[place : place + math.prod(parameter.shape)].reshape(parameter.shape)
-        return views
+        return {name: self.part(vector, parameter) for name, parameter in self.named.items()}
+
+    def part(self, vector: Array, parameter: Parameter) -> Array:
+        """The view of one parameter of the store in such a vector."""
+        end = parameter.place + math.prod(parameter.shape)
+        return vector[parameter.place : end].reshape(parameter.shape)
 
     def start_gradients(self) -> None:
         """Forget the gradients: the next ones to arrive start the sums."""
