@@ -105,13 +105,19 @@ class _Watch:
         label = " ".join(filter(None, [name, _size(x.shape[1:]), *([] if w is None else [_size(w.shape[:-2]),
                                                                                         str(w.shape[-1])]),
                                        module.algorithm(*arrays, **options) if hasattr(module, "algorithm") else ""]))
-        read = sum(_bytes(a) for a in arrays)
+        layers = options.get("layers", ())
+        # Of a vector of all parameters only those of the layers are read, and only their gradients written.
+        idle = given["vector"].nbytes - x.itemsize * sum(
+            layer.outputs * (layer.features + (layer.b >= 0)) + 2 * layer.features * (layer.gamma >= 0)
+            for layer in layers) if layers else 0
+        read = sum(_bytes(a) for a in arrays) - idle
         products = 0
 
         def forward(*arrays: Any, **options: Any) -> Any:
             nonlocal products
             y, cache = self._timed(f"{label} forward", module.forward, *arrays, **options)
             products = 0 if w is None else 2 * y.size * w.size // w.shape[-1]
+            products += sum(2 * len(x) * layer.features * layer.outputs for layer in layers)
             self._need(f"{label} forward", products, read + y.nbytes)
             return y, cache
 
@@ -120,9 +126,9 @@ class _Watch:
             needs = needs or (True,) * len(given)
             if list(given) != ["x", "w", "b"] or x.ndim != 4:
                 gradients = self._timed(f"{label} backward", back, dy, cache, needs, *more)
-                factors = sum(bool(need) for key, need in zip(given, needs, strict=False) if key in ("x", "w"))
+                factors = sum(bool(need) for key, need in zip(given, needs, strict=False) if key in ("x", "w", "vector"))
                 self._need(f"{label} backward", factors * products,
-                           _bytes(dy) + _bytes(gradients) + min(read, _bytes(cache)))
+                           _bytes(dy) + _bytes(gradients) - idle + min(read, _bytes(cache)))
                 return gradients
             found: list[Any] = []  # one gradient at a time, to tell them apart
             for i, (key, other) in enumerate((("x", w), ("w", x), ("b", None))):

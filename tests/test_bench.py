@@ -68,9 +68,13 @@ def test_profile_adds_up():
     assert whole.operations == steps.measure(workload, torch=False, seconds=0.001, least=1).operations
     pool = next(part for name, part in parts.items() if name.endswith("pool2d 28x28x6 forward"))  # with a ReLU or not
     assert (pool.bytes, pool.operations, pool.calls) == (5 * 8 * 28 * 28 * 6, 0, 1)
-    assert parts["linear 84 10 forward"].floors(1e6, 1e6) == pytest.approx((
-        2 * 8 * 84 * 10 / 1e6, 4 * (8 * 84 + 84 * 10 + 10 + 8 * 10) / 1e6))
-    assert parts["linear 84 10 backward"].operations == 2 * parts["linear 84 10 forward"].operations
+    assert parts["linear 400 120 forward"].floors(1e6, 1e6) == pytest.approx((
+        2 * 8 * 400 * 120 / 1e6, 4 * (8 * 400 + 400 * 120 + 120 + 8 * 120) / 1e6))
+    behind = 120 * 84 + 84 * 10
+    assert parts["perceptron 120 forward"].floors(1e6, 1e6) == pytest.approx((
+        2 * 8 * behind / 1e6, 4 * (8 * 120 + behind + 84 + 10 + 8 * 10) / 1e6))
+    for name in ("linear 400 120", "perceptron 120"):
+        assert parts[f"{name} backward"].operations == 2 * parts[f"{name} forward"].operations
     assert backend.pair.__module__ == "fastnet.backend"
 
 
@@ -143,7 +147,7 @@ def test_command_prints_and_records(run, tmp_path):
                                                                    ("lenet5", 16)]
     assert results[2]["operations"] == 2 * 8 * (651_720 + 651_720 + 651_720 - 28 * 28 * 6 * 75)  # no dx of the first
     status, out, _ = run("bench", "mlp3", "--batch-size", "8", "--profile", "--seconds", "0.01")
-    assert status == 0 and "linear 50 10 backward" in out and "floor / time" in out
+    assert status == 0 and "perceptron 50 backward" in out and "floor / time" in out
     status, out, _ = run("bench", "lenet5", "--option", "filters=(2,3)", "--input", "16x16x3", "--epoch", "--images",
                          "200", "--seconds", "0.01", "--no-torch")
     assert status == 0 and "lenet5 epoch, filters (2, 3), 16x16x3" in out

@@ -25,7 +25,8 @@ class Fused(Layer):
     def __init__(self, parts: Sequence[Layer]) -> None:
         super().__init__()
         self.parts = list(parts)
-        self.name = "+".join(part.name for part in parts)
+        names = [part.name for part in parts]
+        self.name = "+".join(names) if len(names) <= 3 else f"{names[0]} to {names[-1]}"
 
     def children(self) -> list[Layer]:
         return self.parts
