@@ -126,7 +126,8 @@ class _Watch:
             needs = needs or (True,) * len(given)
             if list(given) != ["x", "w", "b"] or x.ndim != 4:
                 gradients = self._timed(f"{label} backward", back, dy, cache, needs, *more)
-                factors = sum(bool(need) for key, need in zip(given, needs, strict=False) if key in ("x", "w", "vector"))
+                factors = sum(bool(need) for key, need in zip(given, needs, strict=False)
+                              if key in ("x", "w", "vector"))
                 self._need(f"{label} backward", factors * products,
                            _bytes(dy) + _bytes(gradients) - idle + min(read, _bytes(cache)))
                 return gradients

@@ -19,14 +19,18 @@ from fastnet.shapes import Hidden
 SMALL = 1 << 21  # multiply-adds of a product that takes one thread some 30 microseconds
 
 
+def joined(names: Sequence[str]) -> str:
+    """What layers of these names are called together."""
+    return "+".join(names) if len(names) <= 3 else f"{names[0]} to {names[-1]}"
+
+
 class Fused(Layer):
     """Neighbouring layers, its children, run as one. The container knows their shapes and names."""
 
     def __init__(self, parts: Sequence[Layer]) -> None:
         super().__init__()
         self.parts = list(parts)
-        names = [part.name for part in parts]
-        self.name = "+".join(names) if len(names) <= 3 else f"{names[0]} to {names[-1]}"
+        self.name = joined([part.name for part in parts])
 
     def children(self) -> list[Layer]:
         return self.parts

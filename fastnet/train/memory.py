@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastnet import backend
-from fastnet.nn.fuse import fuse
+from fastnet.nn.fuse import fuse, joined
 from fastnet.nn.initializers import Initializer
 from fastnet.nn.layer import Backward, Context, Layer, Shape
 from fastnet.nn.sequential import Sequential, named_layers
@@ -52,7 +52,7 @@ def step_memory(model: Sequential, input_shape: Shape, batch_size: int, optimize
     kept: set[int] = set()
     names = {id(layer): name for name, layer in named_layers(twin)}
     for run in fuse(twin):  # before the layers become others, which no pattern knows
-        _watch(run, "+".join(names[id(part)] for part in run.children()), ledger, kept)
+        _watch(run, joined([names[id(part)] for part in run.children()]), ledger, kept)
     for name, layer in named_layers(twin):
         for parameter in layer.parameters_here.values():
             parameter.initializer = _UNDRAWN
