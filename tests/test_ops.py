@@ -273,6 +273,23 @@ def test_large_and_any_number_of_threads(op, arrays, case, monkeypatch):
     assert_close(runs[0], [theirs, *their_gradients], 8 * FLOAT32_BOUND)
 
 
+@pytest.mark.parametrize("case", [case for op in OPS for case in cases(op)], ids=lambda c: f"{c.op}-{c.label}")
+def test_gradients_written_in_place(case):
+    """`backward_into` writes what `backward` returns, to the bit, and hands back the very arrays it was given."""
+    module = found(case.op, "cpu")
+    if not hasattr(module, "backward_into"):
+        pytest.skip("makes new arrays")
+    y, cache = module.forward(*case.arrays, **case.options)
+    dy = signed(np.random.default_rng(3), y.shape)
+    expected_gradients = module.backward(dy, cache)
+    into = tuple(None if i == 0 or a is None else np.zeros_like(a) for i, a in enumerate(case.arrays))
+    gradients = module.backward_into(dy, cache, None, into)
+    assert any(a is not None and a is gradient for a, gradient in zip(into, gradients, strict=True))
+    assert all(map(same_bits, gradients, expected_gradients))
+    some = module.backward_into(dy, cache, (False,) * len(into), into)
+    assert all(gradient is None for gradient in some)
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize(("op", "implementation"), [p for p in PAIRS if p.values[0] in ELEMENTWISE])
 def test_nan_stays(op, implementation, dtype):

@@ -53,23 +53,19 @@ def statistics(cache):
 
 
 def backward(dy, cache, needs=None):
-    vector = cache[1]
-    dvector = np.zeros_like(vector)
-    dx, _ = backward_into(dy, cache, needs, (None, dvector))
-    needs_x, needs_vector = needs or (True, True)
-    return dx if needs_x else None, dvector if needs_vector else None
+    return backward_into(dy, cache, needs, (None, None))
 
 
 def backward_into(dy, cache, needs, into):
     """Writes to the layers' own places in the vector of gradients alone."""
     x, vector, layers, y, inner, found = cache
-    if into[1] is None:
-        return backward(dy, cache, needs)
+    needs_x, needs_vector = needs or (True, True)
     table, _, columns = _table(layers)
+    gradient = into[1] if needs_vector and into[1] is not None else np.zeros_like(vector)
     dx, scratch = empty(x.shape, x.dtype), empty((2, len(x) * columns), x.dtype)
     if not rehearsing():
-        _backward(contiguous(dy), x, vector, table, y, inner, found, scratch, dx, into[1], SCALARS[x.dtype])
-    return dx, into[1]
+        _backward(contiguous(dy), x, vector, table, y, inner, found, scratch, dx, gradient, SCALARS[x.dtype])
+    return dx if needs_x else None, gradient if needs_vector else None
 
 
 @functools.lru_cache(maxsize=256)
