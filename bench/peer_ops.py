@@ -39,7 +39,6 @@ COUNTERPARTS: dict[str, Callable[..., Tensor]] = {
     "huber": functional.huber_loss,
     "leaky_relu": functional.leaky_relu,
     "linear": functional.linear,
-    "linear_batch_norm_relu": lambda x, w, gamma, beta: _norm(functional.linear(x, w), gamma, beta).relu(),
     "linear_relu": lambda x, w, b: functional.linear(x, w, b).relu(),
     "max_pool2d": lambda x, window: functional.max_pool2d(x, window),
     "mean_squared_error": functional.mse_loss,

@@ -70,7 +70,6 @@ SIZES: dict[str, tuple[Size, ...]] = {
         Size(ROWS, {"layers": (Hidden(50, 50, 0), Hidden(50, CLASSES, 2500))}, (3000,)),
         Size(ROWS, {"layers": (Hidden(50, 50, 0, ABSENT, 3000, 3050), Hidden(50, CLASSES, 2500))}, (3100,)),
     ),
-    "linear_batch_norm_relu": _PRODUCTS,
     "max_pool2d": _POOL,
     "mean_squared_error": _LOSS,
     "relu": _ELEMENTWISE,

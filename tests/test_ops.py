@@ -234,7 +234,7 @@ POOLED = [_pooled(op, size, **options) for op in ("max_pool2d", "relu_max_pool2d
     ((3, 31, 32, 20), {"window": 3, "stride": 2, "pad": 1, "ceil_mode": True}))]
 LARGE = [*[(case.op, _many(case), case) for op in OPS for case in cases(op)],
          *[(case.op, cast(case, np.float32), case) for case in (*POOLED, _pooled("global_avg_pool", (64, 4, 4, 96)))],
-         *[(case.op, cast(case, np.float32), case) for op in ("linear", "linear_relu", "linear_batch_norm_relu")
+         *[(case.op, cast(case, np.float32), case) for op in ("linear", "linear_relu")
            for case in (_wide(op, *shape) for shape in ((40, 1500, 20), (9, 1100, 50), (50, 700, 140),
                                                         (700, 1100, 30)))]]
 
@@ -270,7 +270,7 @@ def test_large_and_any_number_of_threads(op, arrays, case, monkeypatch):
     assert sum(in_parallel) >= 4 or op == "perceptron"
     assert all(map(same_bits, *runs))
     theirs, their_gradients = expected(case, arrays, dy)
-    assert_close(runs[0], [theirs, *their_gradients], 8 * FLOAT32_BOUND)
+    assert_close(runs[0], [theirs, *their_gradients], 4 * FLOAT32_BOUND)
 
 
 @pytest.mark.parametrize("case", [case for op in OPS for case in cases(op)], ids=lambda c: f"{c.op}-{c.label}")
@@ -318,8 +318,7 @@ def test_empty_batch(op):
 @pytest.mark.parametrize("case", [case for op in BATCH_NORMS for case in cases(op)], ids=lambda c: f"{c.op}-{c.label}")
 def test_batch_norm_hands_out_its_statistics(case):
     """Mean and biased variance, for the running averages of a layer."""
-    x = case.arrays[0] @ case.arrays[1] if case.op.startswith("linear") else case.arrays[0]
-    axes = tuple(range(x.ndim - 1))
+    x, axes = case.arrays[0], tuple(range(case.arrays[0].ndim - 1))
     for implementation in backend.ORDER["numpy"]:
         module = found(case.op, implementation)
         statistics = module.statistics(module.forward(*case.arrays, **case.options)[1])
@@ -400,9 +399,6 @@ MALFORMED = {
                        "b outside": (Hidden(3, 1, 0, 5),), "gamma alone": (Hidden(3, 1, 0, gamma=0),),
                        "eps=0": (Hidden(3, 1, 0, ABSENT, 0, 0, 0.0),), "place": (Hidden(3, 1, 0, -2),),
                        "what does not follow": (Hidden(3, 1, 0), Hidden(3, 1, 0))}.items())],
-    "linear_batch_norm_relu": [*((label, (*arrays[:2], ONES, ONES), {}) for label, arrays, _ in LINEAR[:6]),
-                               ("gamma", (X, X.T, C, ONES), {}), ("no beta", (X, X.T, ONES), {}),
-                               ("eps=0", (X, X.T, ONES, ONES), {"eps": 0})],
     "batch_norm": NORM,
     "batch_norm_relu": NORM,
     "batch_norm_add_relu": [*((label, (*arrays, arrays[0]), options) for label, arrays, options in NORM),

@@ -91,12 +91,6 @@ def _batch_norm_relu(rng):
         yield label, (x, gamma, -gamma * (_gap(rows) - rows.mean(axis=0)) * rstd), options
 
 
-def _linear_batch_norm_relu(rng):
-    (label, (z, gamma, beta), options), _ = _batch_norm_relu(rng)
-    x, w, _ = _linear_to(rng, z, False)
-    yield label, (x, w, gamma, beta), options
-
-
 def _perceptron(rng):
     first, second = Hidden(5, 4, 2, 24), Hidden(4, 3, 50, 63)
     normed = first._replace(gamma=30, beta=40, eps=1e-3), second._replace(b=ABSENT, gamma=70, beta=75)
@@ -235,7 +229,6 @@ _CASES = {
     "linear": _linear,
     "linear_relu": _linear_relu,
     "perceptron": _perceptron,
-    "linear_batch_norm_relu": _linear_batch_norm_relu,
     "mean_squared_error": _loss(lambda rng, shape: rng.standard_normal(shape)),
     "relu": _elementwise(kink=True),
     "relu_max_pool2d": _relu_max_pool2d,

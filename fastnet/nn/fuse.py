@@ -1,4 +1,5 @@
-"""Neighbouring layers that run as one op: a table of patterns, and `fuse`, which looks for them in a model.
+"""Neighbouring layers that run as one op: a table of patterns, the chain of a perceptron, which has any length, and
+`fuse`, which looks for them in a model.
 
 The layers stay what and where they are: a container keeps beside them the list of what it really runs, in which a
 `Fused` layer stands for each run of layers that matches a pattern. It holds these layers, so their parameters, running
@@ -11,8 +12,7 @@ from typing import Any
 from fastnet import backend
 from fastnet.arrays import Array
 from fastnet.nn.layer import Backward, Chain, Container, Context, Layer
-from fastnet.nn.layers import BatchNorm, Linear, ReLU, flat
-from fastnet.nn.parameters import collect
+from fastnet.nn.layers import BatchNorm, Linear, ReLU
 from fastnet.nn.pooling import MaxPool2d
 from fastnet.shapes import Hidden
 
@@ -54,36 +54,6 @@ class LinearReLU(Fused):
         return self.parts[0].run("_relu", x)
 
 
-class LinearBatchNormReLU(Fused):
-    """max(0, batch norm of x w + b); in inference the last two of the three are one.
-
-    In training b moves the running mean alone: what it adds to z, batch norm takes away. No gradient comes to it.
-    """
-
-    parts: list[Any]
-
-    def __call__(self, x: Array, context: Context) -> tuple[Array, Backward]:
-        linear, norm, _ = self.parts
-        if not context.training:
-            z, linear_back = linear.run("", x)
-            y, norm_back = norm.run("_relu", z, context)
-            return y, lambda dy, needs_dx=True: linear_back(norm_back(dy), needs_dx)
-        parameters = [linear.parameters_here["w"], *norm.parameters_here.values()]
-        arrays = (flat(x), *(p.value for p in parameters))
-        op = backend.pair("linear_batch_norm_relu", *arrays, eps=norm.eps)
-        y, cache = op.forward(*arrays, eps=norm.eps)
-        if context.update_statistics:
-            mean, var = op.statistics(cache)
-            norm.track(mean + linear.parameters_here["b"].value if linear.bias else mean, var, len(x))
-        gradients = backend.callback("linear_batch_norm_relu", op, y, cache)
-
-        def back(dy: Array, needs_dx: bool = True) -> Array | None:
-            dx = collect(gradients, dy, needs_dx, parameters)
-            return None if dx is None else dx.reshape(x.shape)
-
-        return y, back
-
-
 class Perceptron(Fused):
     """Linear layers with ReLU between them, with batch norm before it or without: their small layers in one op.
 
@@ -96,12 +66,13 @@ class Perceptron(Fused):
     def __init__(self, parts: Sequence[Layer]) -> None:
         super().__init__(parts)
         self._otherwise = Chain(fused(parts, perceptrons=False))
+        self._products = max(p.in_features * p.out_features for p in parts[1:] if isinstance(p, Linear))
+        self._norms = [part for part in parts if isinstance(part, BatchNorm)]
         self._places: tuple[int, ...] = ()
         self._layers: tuple[Hidden, ...] = ()
 
     def __call__(self, x: Array, context: Context) -> tuple[Array, Backward]:
-        linear = [part for part in self.parts[1:] if isinstance(part, Linear)]
-        if not context.training or len(x) * max(p.in_features * p.out_features for p in linear) > SMALL:
+        if not context.training or len(x) * self._products > SMALL:
             return self._otherwise(x, context)
         z, first_back = self.parts[0].run("", x)
         parameters = [p for part in self.parts[1:] for p in part.parameters_here.values()]
@@ -109,8 +80,7 @@ class Perceptron(Fused):
         op = backend.pair("perceptron", z, store.vector, layers=layers)
         y, cache = op.forward(z, store.vector, layers=layers)
         if context.update_statistics:
-            norms = [part for part in self.parts if isinstance(part, BatchNorm)]
-            for norm, (mean, var) in zip(norms, op.statistics(cache), strict=True):
+            for norm, (mean, var) in zip(self._norms, op.statistics(cache), strict=True):
                 norm.track(mean, var, len(x))
         gradients = backend.callback("perceptron", op, y, cache)
 
@@ -161,14 +131,13 @@ class ReLUMaxPool2d(Fused):
 
 PATTERNS: dict[tuple[type[Layer], ...], type[Fused]] = {
     (BatchNorm, ReLU): BatchNormReLU,  # before a pooling layer too: no pass more than with the pattern below
-    (Linear, BatchNorm, ReLU): LinearBatchNormReLU,
     (Linear, ReLU): LinearReLU,
     (ReLU, MaxPool2d): ReLUMaxPool2d,
 }
 
 
 def fused(layers: Sequence[Layer], perceptrons: bool = True) -> list[Layer]:
-    """The layers, with a fused one in the place of every run that matches a pattern; longer patterns come first.
+    """The layers, with a fused one in the place of every run that matches; perceptrons, then longer patterns first.
 
     Types must be the pattern's own: a subclass may compute something else.
     """

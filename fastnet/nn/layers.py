@@ -14,11 +14,6 @@ from fastnet.nn.layer import Backward, Context, Layer, Shape
 from fastnet.nn.parameters import Parameter, collect
 
 
-def flat(x: Array) -> Array:
-    """x sample by sample as a vector."""
-    return x.reshape(len(x), -1) if x.ndim > 2 else x
-
-
 class Linear(Layer):
     """y = x w + b. An x of more than two dimensions is flattened sample by sample.
 
@@ -46,7 +41,8 @@ class Linear(Layer):
     def run(self, then: str, x: Array) -> tuple[Array, Backward]:
         """The passes of the op that is the linear layer and what `then` names: "" or "_relu"."""
         w, b = self.parameters_here["w"], self.parameters_here.get("b")
-        y, gradients = backend.run("linear" + then, flat(x), w.value, b.value if b else None)
+        flat = x.reshape(len(x), -1) if x.ndim > 2 else x
+        y, gradients = backend.run("linear" + then, flat, w.value, b.value if b else None)
 
         def back(dy: Array, needs_dx: bool = True) -> Array | None:
             dx = collect(gradients, dy, needs_dx, (w, b))
