@@ -45,7 +45,7 @@ def backward_blocks(images, g):
     return (images * g.out_h, 1) if g.stride_h >= g.window_h else (images, g.out_h)
 
 
-@kernel()
+@kernel(inline="always")
 def inside(start, size, length):
     """The range of a window's taps that lie inside 0..length-1."""
     return max(0, -start), min(size, length - start)
@@ -59,6 +59,15 @@ def seen(g, image, p, q, height, width, channels):
     first_j, stop_j = inside(left, g.window_w, width)
     return (((image * height + top + first_i) * width + left + first_j) * channels, stop_i - first_i, stop_j - first_j,
             first_i * g.window_w + first_j)
+
+
+@kernel(inline="always")
+def whole(g, p, height, width, window_h, window_w):
+    """The windows first..stop-1 of row p that lie inside an image; none where the window is not window_h x window_w."""
+    top = p * g.stride_h - g.pad_h
+    if g.window_h != window_h or g.window_w != window_w or top < 0 or top + window_h > height:
+        return 0, 0
+    return (g.pad_w + g.stride_w - 1) // g.stride_w, min(g.out_w, (width + g.pad_w - window_w) // g.stride_w + 1)
 
 
 @kernel()
