@@ -24,6 +24,7 @@ from fastnet.kernels.cpu._lanes import turn, turn_back
 from fastnet.kernels.cpu._simd import (
     AVX512,
     BYTES,
+    MOST_VECTORS,
     tile_add_products,
     tile_add_to,
     tile_store,
@@ -34,7 +35,8 @@ from fastnet.kernels.cpu._simd import (
 MOST_CHANNELS = 8
 MOST_ENTRIES = 1 << 15  # of an image: a block of them is then 2 MB, and stays in the second cache or nearly
 # Tiles of channels x places: for 3, 6, 12 and for 16, 64 channels, whichever has to compute less for nothing.
-PLACES = 2 if AVX512 else 1
+# Four places share each weight that is read: LeNet-5's first layer takes a tenth less time than with two.
+PLACES = (4, 2) if AVX512 else (1,)
 SMALL, LARGE = (6, 8) if AVX512 else (6, 4)
 
 dw = _narrow_dw.dw
@@ -82,15 +84,22 @@ def dx(dy, w, x_shape, g):
 def _run(function, arrays, x_shape, w_shape, kept, g, rows):
     n, height, width, _ = x_shape
     kw = w_shape[1]
-    places = -(-g.out_w // PLACES) * PLACES
+    vectors = _vectors(rows, g.out_w)
+    places = -(-g.out_w // vectors) * vectors
     columns = max(g.pad_w + width, (places - 1) * g.stride_w + (kw - 1) * g.dilation_w + 1)
     work = n * g.out_h * g.out_w * math.prod(w_shape) // 8  # eight multiply-adds take no longer than a simple operation
     numbers = Images(n, height, width), g, _Plan(*w_shape, kept, places, columns)
-    function(-(-n * arrays[1].itemsize // BYTES), work, arrays, numbers, (rows, PLACES))
+    function(-(-n * arrays[1].itemsize // BYTES), work, arrays, numbers, (rows, vectors))
 
 
 def _rows(channels):
     return min(LARGE, SMALL, key=lambda rows: -(-channels // rows) * rows)
+
+
+def _vectors(rows, out_w):
+    """The places of a tile: the number that computes the fewest for nothing, and of such the largest."""
+    fitting = [vectors for vectors in PLACES if rows * vectors <= MOST_VECTORS]
+    return min(fitting, key=lambda vectors: (-(-out_w // vectors) * vectors, -vectors))
 
 
 def _extended(a, axis, rows):
