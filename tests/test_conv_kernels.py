@@ -43,7 +43,7 @@ def drawn(x_shape, w_shape, dtype, seed=0):
     return x, w, b
 
 
-@pytest.mark.parametrize("settings", SETS, ids=["general", "winograd", "small maps"])
+@pytest.mark.parametrize("settings", SETS, ids=["general", "winograd", "small maps", "few places"])
 def test_every_pair_of_settings_meets(settings):
     names = list(settings)
     seen = set()
@@ -63,7 +63,7 @@ def test_every_pair_of_settings_meets(settings):
 def test_every_algorithm_is_covered(kernel):
     taken = [kernel.algorithm(*case.arrays, **case.options) for case in CASES]
     assert taken.count("winograd") >= len(pairwise(1))
-    assert all(taken.count(name) >= 3 for name in ("im2col", "narrow", "depthwise", "small_maps"))
+    assert all(taken.count(name) >= 3 for name in ("im2col", "few_places", "narrow", "depthwise", "small_maps"))
     assert len(CASES) <= 300
 
 
@@ -125,8 +125,20 @@ def test_small_maps_equal_the_reference(shape, w_shape, options, dtype, kernel):
     assert_equals_the_reference(kernel, x, w, b, BOUND[dtype], **options)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(("shape", "w_shape", "options"), [
-    ((40, 2, 2, 192), (3, 3, 192, 256), {"pad": 1}),
+    ((1, 4, 4, 96), (3, 3, 96, 128), {"pad": 1}), ((1, 1, 1, 200), (1, 1, 200, 64), {}),
+    ((1, 9, 7, 16), (5, 3, 16, 48), {"pad": (2, 1), "dilation": (1, 2)}),  # three vectors of outputs
+    ((2, 13, 12, 20), (3, 3, 20, 80), {"pad": 2, "stride": (2, 1), "conv_algorithm": "direct"}),  # places in parts
+    ((2, 8, 8, 33), (1, 1, 33, 32), {"stride": 2})])
+def test_few_places_equal_the_reference(shape, w_shape, options, dtype, kernel):
+    x, w, b = drawn(shape, w_shape, dtype)
+    assert kernel.algorithm(x, w, b, **options) == "few_places"
+    assert_equals_the_reference(kernel, x, w, b, BOUND[dtype], **options)
+
+
+@pytest.mark.parametrize(("shape", "w_shape", "options"), [
+    ((40, 2, 2, 192), (3, 3, 192, 256), {"pad": 1}), ((1, 8, 8, 128), (3, 3, 128, 256), {"pad": 1}),
     ((6, 16, 16, 64), (3, 3, 64, 64), {"pad": 1}), ((48, 4, 4, 256), (3, 3, 256, 256), {"pad": 1}),
     ((6, 16, 16, 64), (3, 3, 64, 96), {"stride": 2, "pad": 1}),
     ((32, 7, 7, 128), (3, 3, 128, 256), {"stride": 2, "pad": 1}),

@@ -165,6 +165,7 @@ CALLS = {
     "winograd by points, stride 2": ("conv2d", [(8, 16, 16, 96), (3, 3, 96, 128)], {"stride": 2, "pad": 1}),
     "winograd of part of a vector": ("conv2d", [(8, 16, 16, 20), (3, 3, 20, 24)], {"pad": 1}),
     "small maps": ("conv2d", [(32, 2, 2, 96), (3, 3, 96, 128)], {"pad": 1}),
+    "few places": ("conv2d", [(2, 8, 8, 192), (3, 3, 192, 256)], {"pad": 1}),
     "narrow": ("conv2d", [(96, 28, 28, 6), (5, 5, 6, 12)], {}),
     "narrow, outputs in vectors": ("conv2d", [(96, 28, 28, 3), (3, 3, 3, 32)], {"pad": 1}),
     "depthwise": ("conv2d", [(8, 16, 16, 64), (3, 3, 1, 64)], {"pad": 1, "groups": 64}),
@@ -181,7 +182,8 @@ CALLS = {
     **{op: (op, [(16, 32, 32, 16)], {}) for op in ("relu", "leaky_relu", "elu", "gelu", "swish", "sigmoid", "tanh")},
     "batch_norm": ("batch_norm", [(16, 32, 32, 16), (16,), (16,)], {}),
 }
-OWN = {("narrow", "forward"): 28 * 28 * 6 * 64, ("narrow", "gradient 0"): 24 * 24 * 12 * 64 + 28 * 6 * 64,
+OWN = {("few places", "forward"): (64 + 66) * 64 * 4,
+       ("narrow", "forward"): 28 * 28 * 6 * 64, ("narrow", "gradient 0"): 24 * 24 * 12 * 64 + 28 * 6 * 64,
        ("narrow", "gradient 1"): 30 * 28 * 6 * 4 + 24 * 24 * 12 * 4,
        ("narrow, outputs in vectors", "gradient 0"): 28 * 28 * 32 * 64 + 30 * 3 * 64}
 SMALL = 20_000  # bytes of Python's objects, biases, statistics, sums of a few rows

@@ -2,7 +2,8 @@
 
 All settings together are some fifty thousand calls; nearly all mistakes show where two settings meet (Kuhn, Wallace &
 Gallo, "Software fault interactions and implications for software testing", 2004). The sets are found greedily.
-Winograd's algorithm, for which five settings have to be right at once, has a set of its own, and so have small maps.
+Winograd's algorithm, for which five settings have to be right at once, has a set of its own, and so have small maps
+and few places.
 """
 
 import functools
@@ -20,7 +21,9 @@ CONV2D = {
 SETS = (CONV2D, {**CONV2D, "kernel": (3,), "stride": (1, 2), "dilation": (1,), "groups": (1,),
                  "conv_algorithm": ("winograd",)},
         {**CONV2D, "kernel": (3, 5), "pad": (1, 2), "dilation": (1,), "groups": (1,), "channels": (16, 17),
-         "size": (1, 2), "batch": (16,), "conv_algorithm": ("auto", "direct")})
+         "size": (1, 2), "batch": (16,), "conv_algorithm": ("auto", "direct")},
+        {**CONV2D, "kernel": (1, 3), "pad": (0, 1), "groups": (1,), "channels": (16, 17, 48), "size": (3, 4, 7),
+         "batch": (1,), "conv_algorithm": ("auto", "direct")})
 WORK = 3e8  # multiply-adds spent on one argument: large cases have fewer entries differentiated
 
 

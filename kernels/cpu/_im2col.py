@@ -97,7 +97,7 @@ def _work(y, w_shape):
 
 
 @kernel()
-def _gather(x, p, group, first, count, first_tap, taps, rows, start):
+def gather(x, p, group, first, count, first_tap, taps, rows, start):
     """rows[r] = what place `first` + r, counted over all images, sees through `taps` taps from `first_tap` on."""
     part = p.channels // p.groups
     for r in range(count):
@@ -147,7 +147,7 @@ def _forward(arrays, numbers, rows, vectors, number, thread):
             y[r * p.outputs + k] = b[k]
     for group in range(p.groups):
         if p.gathered:
-            _gather(x, p, group, first, count, 0, p.kh * p.kw, scratch, own)
+            gather(x, p, group, first, count, 0, p.kh * p.kw, scratch, own)
         gemm(NORMAL, NORMAL, count, some, inner,
              address(scratch, own) if p.gathered else address(x, first * p.channels), inner,
              address(w, group * some), p.outputs, True,
@@ -195,7 +195,7 @@ def _dw(arrays, numbers, rows, vectors, unit, thread):
         for first in range(start, stop, p.block):
             count = min(p.block, stop - first)
             if p.gathered:
-                _gather(x, p, group, first, count, share * taps, taps, scratch, own)
+                gather(x, p, group, first, count, share * taps, taps, scratch, own)
             gemm(TRANSPOSED, NORMAL, inner, some, count,
                  address(scratch, own) if p.gathered else address(x, first * p.channels), inner,
                  address(dy, first * p.outputs + group * some), p.outputs, first > start,

@@ -6,13 +6,14 @@
 | depthwise | as many groups as channels | `_depthwise` |
 | small_maps | half the taps or more fall outside (2x2 maps of VGG) | `_small_maps` |
 | narrow | few channels in (LeNet's convolutions, stems) | `_narrow` |
+| few_places | single images on smaller maps, outputs that fill vectors | `_few_places` |
 | im2col | everything else; 1x1 with stride 1 needs no gathering | `_im2col` |
 
 `conv_algorithm="winograd"` takes Winograd's wherever it is defined, `"direct"` never.
 """
 
 from fastnet.arrays import contiguous
-from fastnet.kernels.cpu import _depthwise, _im2col, _narrow, _small_maps, _winograd
+from fastnet.kernels.cpu import _depthwise, _few_places, _im2col, _narrow, _small_maps, _winograd
 from fastnet.kernels.cpu._geometry import geometry
 from fastnet.kernels.cpu._jit import is_float
 from fastnet.kernels.cpu._rows import column_sums, rows
@@ -65,4 +66,4 @@ def _chosen(x_shape, w_shape, g, conv_algorithm):
         return _winograd
     if _narrow.takes(x_shape, w_shape, g):
         return _narrow
-    return _im2col
+    return _few_places if _few_places.takes(x_shape, w_shape, g) else _im2col
