@@ -47,7 +47,8 @@ class BlockKernel:
         if rehearsing():
             return
         address, places, record = self.address(arrays[0].dtype, tile), _places(arrays), _record(numbers)
-        _loop.sized(work)(blocks, address, ctypes.addressof(places), ctypes.addressof(record), *tile)
+        loop = _loop.sized(work if blocks > 1 else 0)  # threads would start for a single block too
+        loop(blocks, address, ctypes.addressof(places), ctypes.addressof(record), *tile)
 
     def address(self, dtype: np.dtype, tile: tuple[int, int]) -> int:
         """Where the function compiled for arrays of this type and this shape of tiles starts."""

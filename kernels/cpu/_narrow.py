@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import carray
 
-from fastnet.arrays import contiguous, empty
+from fastnet.arrays import contiguous, empty, zeros
 from fastnet.kernels.cpu import _narrow_dw, _narrow_forward
 from fastnet.kernels.cpu._blocks import block_kernel
 from fastnet.kernels.cpu._geometry import Geometry, Images
@@ -31,6 +31,7 @@ from fastnet.kernels.cpu._simd import (
     tile_zeros,
     zero_entries,
 )
+from fastnet.kernels.cpu._vector import LANES
 
 MOST_CHANNELS = 8
 MOST_ENTRIES = 1 << 15  # of an image: a block of them is then 2 MB, and stays in the second cache or nearly
@@ -60,12 +61,17 @@ def takes(x_shape, w_shape, g):
 
 
 def forward(x, w, b, g):
-    outputs = w.shape[3]
-    y = empty((len(x), g.out_h, g.out_w, outputs), x.dtype)
+    n, outputs = len(x), w.shape[3]
     bias = np.zeros(outputs, x.dtype) if b is None else b
-    if tile := _narrow_forward.tile(len(x), w, g):
-        _narrow_forward.forward(x, w, bias, g, tile, y)
-        return y
+    vectors = -(-outputs // LANES[x.dtype])
+    # With so few images, vectors of outputs filled up with zeros do less for nothing than vectors of images.
+    wide = vectors * LANES[x.dtype] if n * vectors < outputs else outputs
+    wide_w, wide_b = (w, bias) if wide == outputs else (_widened(w, wide), _widened(bias, wide))
+    if tile := _narrow_forward.tile(n, wide_w, g):
+        y = empty((n, g.out_h, g.out_w, wide), x.dtype)
+        _narrow_forward.forward(x, wide_w, wide_b, g, tile, y)
+        return y if wide == outputs else contiguous(y[..., :outputs])
+    y = empty((n, g.out_h, g.out_w, outputs), x.dtype)
     rows = _rows(outputs)
     arrays = x, _extended(w, 3, rows), _extended(bias, 0, rows), y
     _run(_forward, arrays, x.shape, arrays[1].shape, outputs, g, rows)
@@ -106,6 +112,13 @@ def _extended(a, axis, rows):
     """`a` with zeros after it, up to a multiple of `rows`."""
     missing = -a.shape[axis] % rows
     return np.pad(a, [(0, missing if k == axis else 0) for k in range(a.ndim)]) if missing else a
+
+
+def _widened(a, outputs):
+    """As `_extended`, along the last axis and in a fraction of the time, which counts for a single image."""
+    wide = zeros((*a.shape[:-1], outputs), a.dtype)
+    wide[..., : a.shape[-1]] = a
+    return wide
 
 
 @block_kernel(Images, Geometry, _Plan)
