@@ -51,6 +51,7 @@ class Sequential(Container):
         self.adopt(self.layers)
         self._chain = Chain(self.layers)
         self._fused: Chain | None = None  # the same layers, some of them as one
+        self._fitting: Shape | None = None  # of samples that the layers are known to take
 
     def children(self) -> list[Layer]:
         return self.layers
@@ -187,11 +188,14 @@ class Sequential(Container):
 
         A linear layer would take an image whichever way it lies, so one whose channels seem to come first is refused.
         """
+        if x.shape[1:] == self._fitting:
+            return
         self.output_shape(x.shape[1:])
         first = next((layer for layer in self.walk() if layer.parameters_here), None)
         if x.ndim == 4 and isinstance(first, Linear) and x.shape[1] in (1, 3) and x.shape[3] > 4:
             raise ValueError(f"x is {x.shape}: is it (N, C, H, W)? Channels come last here: x.transpose(0, 2, 3, 1); "
                              "if it is not, flatten it: x.reshape(len(x), -1)")
+        self._fitting = x.shape[1:]
 
     def predict(self, x: Array) -> Array:
         """Logits (N, classes) in inference mode, for floating x (N, H, W, C) or (N, D), already normalised.
@@ -202,7 +206,8 @@ class Sequential(Container):
         x = self.prepare(x)
         self.require_fit(x)
         self.store  # noqa: B018
-        fuse(self)
+        if self._fused is None:
+            fuse(self)
         with single_threaded_blas():
             parts = [self(x[i : i + PREDICT_BATCH], INFERENCE)[0] for i in range(0, len(x), PREDICT_BATCH)]
         if not parts:

@@ -1,5 +1,6 @@
 """Where the windows of a convolution stand, as plain numbers for compiled kernels."""
 
+import functools
 from typing import NamedTuple
 
 from fastnet import shapes
@@ -39,5 +40,10 @@ def geometry(x, w, stride, pad, dilation, groups):
     stride = shapes.pair("conv2d", "stride", stride, 1)
     dilation = shapes.pair("conv2d", "dilation", dilation, 1)
     pad = shapes.pair("conv2d", "pad", pad, 0)
-    rows, columns = shapes.windows("conv2d", x.shape[1:3], w.shape[:2], stride, pad, dilation)
+    return _geometry(x.shape[1:3], w.shape[:2], stride, pad, dilation, groups)
+
+
+@functools.lru_cache(maxsize=1024, typed=True)  # typed: of groups, 1.0 is refused and 1 is not
+def _geometry(size, kernel, stride, pad, dilation, groups):
+    rows, columns = shapes.windows("conv2d", size, kernel, stride, pad, dilation)
     return Geometry(rows.places, columns.places, *stride, *pad, *dilation, groups)

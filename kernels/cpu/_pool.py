@@ -4,6 +4,7 @@ Backward, each block zeroes the rows of dx that its windows see, and adds what t
 rows do not overlap a block is one row of them, else a whole image. So no two threads write to the same place.
 """
 
+import functools
 from typing import NamedTuple
 
 from fastnet import shapes
@@ -26,7 +27,12 @@ class Geometry(NamedTuple):
 def geometry(op, x, window, stride, pad, ceil_mode):
     """The geometry of pooling x (N, H, W, C). Raises ValueError or TypeError for options that the reference refuses."""
     window, stride, pad = shapes.pool_options(op, window, stride, pad)
-    rows, columns = shapes.windows(op, x.shape[1:3], window, stride, pad, ceil_mode=ceil_mode)
+    return _geometry(op, x.shape[1:3], window, stride, pad, ceil_mode)
+
+
+@functools.lru_cache(maxsize=1024)
+def _geometry(op, size, window, stride, pad, ceil_mode):
+    rows, columns = shapes.windows(op, size, window, stride, pad, ceil_mode=ceil_mode)
     return Geometry(*window, *stride, *pad, rows.places, columns.places)
 
 
