@@ -24,6 +24,7 @@ from fastnet.kernels.cpu._simd import (
     BYTES,
     MOST_VECTORS,
     copy_entries,
+    prefetch,
     tile_add_products,
     tile_add_to,
     tile_zeros,
@@ -102,6 +103,9 @@ def _products(arrays, numbers, rows, vectors, unit, thread):
         for r in range(0, p.together, rows):
             tile = tile_zeros(rows, vectors, w)
             for t in range(depth):
+                if r == 0:  # memory is slow to begin: what comes next is on its way during the products
+                    for v in range(vectors):
+                        prefetch(w, (d + DEPTH + t) * p.outputs + k + v * lanes)
                 tile = tile_add_products(tile, gathered, (first + r) * width + d + t, width, filters, t * panel, lanes)
             tile_add_to(tile, sums, r * panel, panel, lanes)
     for r in range(min(p.together, p.images * p.out_h * p.out_w - first)):

@@ -191,3 +191,20 @@ def zero_entries(typing, a, start, count):
         return context.get_dummy_value()
 
     return types.void(a, types.intp, types.intp), generate
+
+
+@intrinsic
+def prefetch(typing, a, start):
+    """Have the second-level cache fetch the line of entry `start`, which need not lie inside the array."""
+    if not _is_flat(a):
+        return None
+
+    def generate(context, builder, signature, values):
+        integer = ir.IntType(32)
+        place = builder.bitcast(_Access(context, builder, a, values[0]).place(values[1]), cgutils.voidptr_t)
+        kind = ir.FunctionType(ir.VoidType(), [place.type, *[integer] * 3])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        builder.call(function, [place, *map(integer, (0, 2, 1))])  # to read, second-level cache, data
+        return context.get_dummy_value()
+
+    return types.void(a, types.intp), generate
