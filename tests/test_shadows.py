@@ -170,7 +170,7 @@ CALLS = {
     "narrow, outputs in vectors": ("conv2d", [(96, 28, 28, 3), (3, 3, 3, 32)], {"pad": 1}),
     "depthwise": ("conv2d", [(8, 16, 16, 64), (3, 3, 1, 64)], {"pad": 1, "groups": 64}),
     "depthwise, two outputs a channel": ("conv2d", [(8, 16, 16, 32), (3, 3, 1, 64)], {"pad": 1, "groups": 32}),
-    "im2col": ("conv2d", [(8, 16, 16, 32), (3, 3, 32, 64)], {"stride": 2, "pad": 1, "conv_algorithm": "direct"}),
+    "im2col": ("conv2d", [(16, 16, 16, 32), (3, 3, 32, 64)], {"stride": 2, "pad": 1, "conv_algorithm": "direct"}),
     "im2col in groups": ("conv2d", [(8, 16, 16, 32), (3, 3, 16, 32)], {"stride": 2, "groups": 2}),
     "pointwise": ("conv2d", [(8, 16, 16, 64), (1, 1, 64, 128)], {}),
     "linear": ("linear", [(500, 300), (300, 200)], {}),
