@@ -232,16 +232,12 @@ def test_one_hot():
 def test_single_threaded_blas(monkeypatch):
     """The limit is set once, also by nested blocks, and taken back by the outermost one, an exception or not."""
     events = []
-
-    def limit(limits):
-        events.append(limits)
-        return SimpleNamespace(restore_original_limits=lambda: events.append("restored"))
-
-    assert arrays.blas().info()  # there is a BLAS to limit
-    monkeypatch.setattr(arrays, "blas", lambda: SimpleNamespace(limit=limit))
+    library = SimpleNamespace(get_num_threads=lambda: 7, set_num_threads=events.append)
+    assert arrays.blas().lib_controllers  # there is a BLAS to limit
+    monkeypatch.setattr(arrays, "blas", lambda: SimpleNamespace(lib_controllers=[library]))
     with pytest.raises(KeyError), arrays.single_threaded_blas():
         with arrays.single_threaded_blas():
             pass
         assert events == [1]
         raise KeyError
-    assert events == [1, "restored"]
+    assert events == [1, 7]
