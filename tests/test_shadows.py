@@ -161,7 +161,7 @@ def by_numpy(op, shapes, options, needs):
 CALLS = {
     "winograd": ("conv2d", [(6, 16, 16, 32), (3, 3, 32, 32)], {"pad": 1}),
     "winograd by points": ("conv2d", [(4, 8, 8, 192), (3, 3, 192, 192)], {"pad": 1}),
-    "winograd, stride 2": ("conv2d", [(6, 16, 16, 32), (3, 3, 32, 64)], {"stride": 2, "pad": 1}),
+    "winograd, stride 2": ("conv2d", [(16, 16, 16, 32), (3, 3, 32, 64)], {"stride": 2, "pad": 1}),
     "winograd by points, stride 2": ("conv2d", [(8, 16, 16, 96), (3, 3, 96, 128)], {"stride": 2, "pad": 1}),
     "winograd of part of a vector": ("conv2d", [(8, 16, 16, 20), (3, 3, 20, 24)], {"pad": 1}),
     "small maps": ("conv2d", [(32, 2, 2, 96), (3, 3, 96, 128)], {"pad": 1}),
