@@ -16,7 +16,11 @@ IMAGE = (32, 32, 3)
 
 
 def measured(model, shape, batch_size):
-    """The most bytes that a second step has allocated, with its model, optimizer state and batch."""
+    """The most bytes that a second step has allocated, with its model, optimizer state and batch.
+
+    The least of two tries: whatever else the process does in between is counted too, such as a list of the test
+    framework's own that happens to outgrow its memory.
+    """
     generator = np.random.default_rng(0)
     labels = generator.integers(0, 10, batch_size)
 
@@ -26,18 +30,21 @@ def measured(model, shape, batch_size):
 
     step, x = ready()
     step(x, labels)  # which compiles
-    del step, x
-    gc.collect()
-    tracemalloc.start()
-    try:
-        step, x = ready()
-        step(x, labels)
+    peaks = []
+    for _ in range(2):
+        del step, x
         gc.collect()
-        tracemalloc.reset_peak()
-        step(x, labels)
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+        tracemalloc.start()
+        try:
+            step, x = ready()
+            step(x, labels)
+            gc.collect()
+            tracemalloc.reset_peak()
+            step(x, labels)
+            peaks.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+    return min(peaks)
 
 
 @pytest.mark.parametrize(("name", "options", "batch_sizes"), [
