@@ -22,7 +22,7 @@ from fastnet.arrays import Array, array_module
 
 IMPLEMENTATIONS = ("reference", "cpu", "cuda")
 ORDER = {"numpy": ("cpu", "reference"), "cupy": ("cuda", "reference")}
-_NEEDS = {"cpu": "numba", "cuda": "cupy"}
+_NEEDS = {"cpu": "numba"}  # the CUDA modules load CuPy when they meet its arrays, and support no others
 _LOCAL_SHADOW = ("fastnet.kernels is missing: this copy of fastnet is incomplete. Inside a checkout, install it with "
                  "'pip install -e .' (a plain install is shadowed by the local fastnet/ folder)")
 
@@ -51,15 +51,15 @@ def use(implementation: str) -> Iterator[None]:
 def module(implementation: str, name: str) -> ModuleType | None:
     """The module that implements op or function `name`, or None where that implementation has none.
 
-    A kernel package that cannot be imported is a broken install and raises ImportError; Numba or CuPy missing
-    is not an error.
+    A kernel package that cannot be imported is a broken install and raises ImportError; Numba missing is not an
+    error.
     """
     if implementation == "reference":
         for package in ("fastnet.ops", "fastnet.functions"):
             if importlib.util.find_spec(f"{package}.{name}"):
                 return importlib.import_module(f"{package}.{name}")
         raise ValueError(f"backend: there is no op or function named {name!r}")
-    if importlib.util.find_spec(_NEEDS[implementation]) is None:
+    if implementation in _NEEDS and importlib.util.find_spec(_NEEDS[implementation]) is None:
         return None
     if importlib.util.find_spec("fastnet.kernels") is None:
         raise ImportError(_LOCAL_SHADOW)

@@ -78,10 +78,10 @@ def test_unknown_names():
 
 
 def test_without_numba_or_cupy(without):
-    """Not an error: the reference runs."""
+    """Not an error: the reference runs. The CUDA modules load, but take no arrays that are in main memory."""
     without("numba", "cupy")
     assert backend.module("cpu", "relu") is None
-    assert backend.module("cuda", "relu") is None
+    assert not backend.module("cuda", "relu").supports(X)
     assert backend.pair("relu", X) is relu
 
 
