@@ -25,15 +25,15 @@ def architecture(capability: str) -> str:
     return f"sm_{capability}a" if capability == "90" else f"sm_{capability}"
 
 
-def headers(source: Path) -> dict[str, str]:
-    """The headers beside a source: name -> text."""
-    return {path.name: path.read_text() for path in sorted(source.parent.glob("*.cuh"))}
+def headers() -> dict[str, str]:
+    """The headers that sources may include: name -> text."""
+    return {path.name: path.read_text() for path in sorted(Path(__file__).parent.glob("*.cuh"))}
 
 
 def compiled(source: Path, storage: str, arch: str) -> Compiled:
     """Compile for a storage type (its C name) and a target. Raises RuntimeError with the compiler's words."""
     nvrtc = _nvrtc()
-    given = headers(source)
+    given = headers()
     program = _checked(nvrtc.nvrtcCreateProgram(source.read_bytes(), source.name.encode(), len(given),
                                                 [text.encode() for text in given.values()],
                                                 [name.encode() for name in given]))
@@ -49,7 +49,7 @@ def cached_cubin(source: Path, storage: str, arch: str) -> Path:
     """The file of the machine code in the user's cache, made where it is not there yet."""
     nvrtc = _nvrtc()
     digest = hashlib.sha256(repr((nvrtc.nvrtcVersion(), OPTIONS, storage, arch, source.name, source.read_text(),
-                                  headers(source))).encode())
+                                  headers())).encode())
     folder = cache_folder() / "cuda"
     path = folder / f"{source.stem}-{storage}-{arch}-{digest.hexdigest()[:16]}.cubin"
     if not path.exists():

@@ -70,6 +70,11 @@ def _lifted(function):
     return call
 
 
+def _lifted_function(name, found):
+    as_it_is = name.startswith("__") or isinstance(found, type) or not callable(found)
+    return found if as_it_is else _lifted(found)
+
+
 for _name, _method in vars(StrictArray).items():
     if callable(_method) and _name not in ("__init__", "__getattr__", "__array__", "__array_function__", "__repr__",
                                            "__array_namespace__", "get"):
@@ -82,9 +87,10 @@ class _Namespace(type(strict_arrays.NAMESPACE)):  # type: ignore[misc]
     __name__ = "emulated"
 
     def __getattribute__(self, name: str) -> Any:
-        found = super().__getattribute__(name)
-        as_it_is = name.startswith("__") or isinstance(found, type) or not callable(found)
-        return found if as_it_is else _lifted(found)
+        return _lifted_function(name, super().__getattribute__(name))
+
+    def __getattr__(self, name: str) -> Any:
+        return _lifted_function(name, super().__getattr__(name))
 
     @staticmethod
     def empty(shape, dtype=float):

@@ -30,7 +30,7 @@ def emulator() -> ctypes.CDLL:
     """The scheduler and the memory."""
     text = (HERE / "emulator.cpp").read_text()
     # Global, because the kernels' libraries look for its functions.
-    library = ctypes.CDLL(str(built("emulator", text, "-DFN_T=float", _launch.FOLDER)), mode=ctypes.RTLD_GLOBAL)
+    library = ctypes.CDLL(str(built("emulator", text, "float", _launch.FOLDER)), mode=ctypes.RTLD_GLOBAL)
     library.fn_launch.restype = ctypes.c_char_p
     library.fn_allocate.restype = library.fn_overrun.restype = ctypes.c_void_p
     library.fn_allocate.argtypes, library.fn_free.argtypes = [ctypes.c_size_t], [ctypes.c_void_p]
@@ -46,16 +46,14 @@ def kernels(source: Path, storage: str) -> ctypes.CDLL:
         arguments = ", ".join(f"*static_cast<{p.type}*{'*' * p.pointer}>(arguments[{i}])"
                               for i, p in enumerate(declaration.parameters))
         text += f'extern "C" void call_{name}(void** arguments) {{ {name}({arguments}); }}\n'
-    return ctypes.CDLL(str(built(f"{source.stem}-{storage}", text, f"-DFN_T={storage}", source.parent)))
+    return ctypes.CDLL(str(built(f"{source.stem}-{storage}", text, storage, source.parent)))
 
 
-def built(name: str, text: str, option: str, folder: Path) -> Path:
-    """The library made of a C++ text that includes files of `folder`, compiled where the cache does not have it."""
-    options = [*FLAGS, *option.split(), f"-I{folder}", f"-I{_launch.FOLDER}", f"-I{HERE}"]
-    read = [*sorted(folder.glob("*.cu")), *sorted(HERE.glob("*.h"))]
-    digest = hashlib.sha256(repr((text, FLAGS, option, _nvrtc.headers(_launch.FOLDER / "any"),
-                                  _nvrtc.headers(folder / "any"),
-                                  [p.read_text() for p in read if p.suffix == ".h" or p.name in text])).encode())
+def built(name: str, text: str, storage: str, folder: Path) -> Path:
+    """The library made of a C++ text that may include sources of `folder`, compiled where the cache does not have it."""
+    options = [*FLAGS, f"-DFN_T={storage}", f"-I{folder}", f"-I{_launch.FOLDER}", f"-I{HERE}"]
+    included = [p.read_text() for p in [*HERE.glob("*.h"), *folder.glob("*.cu")] if p.suffix == ".h" or p.name in text]
+    digest = hashlib.sha256(repr((text, FLAGS, storage, _nvrtc.headers(), included)).encode())
     place = cache_folder() / "emulator"
     path = place / f"{name}-{digest.hexdigest()[:16]}.so"
     if not path.exists():
@@ -71,10 +69,12 @@ def built(name: str, text: str, option: str, folder: Path) -> Path:
 
 
 def line_of(library: ctypes.CDLL, address: int) -> str:
-    """`file.cu:12` for an instruction of a library, "" where it is none of its."""
+    """`file.cu:12` for an instruction of a library, "" where it is none of a kernel."""
     base = next((int(row.split("-")[0], 16) for row in Path("/proc/self/maps").read_text().splitlines()
                  if row.endswith(library._name)), None)
     if base is None or not 0 <= address - base < Path(library._name).stat().st_size:
         return ""
-    done = subprocess.run(["addr2line", "-e", library._name, hex(address - base)], capture_output=True, text=True)
-    return done.stdout.strip().rpartition("/")[2].partition(" ")[0]
+    done = subprocess.run(["addr2line", "-i", "-e", library._name, hex(address - base)], capture_output=True, text=True)
+    # The innermost inlined call first.
+    return " called at ".join(row.rpartition("/")[2].partition(" ")[0] for row in done.stdout.splitlines()
+                              if ".cu" in row)

@@ -29,6 +29,7 @@ Block block;
 namespace {
 
 constexpr size_t STACK = 1 << 17, RED = 64, SHARED = 228 << 10;
+constexpr size_t GUARD = 16 << 20;  // on each side of an array: a wrong index is seldom wrong by more
 constexpr int NAN_BYTE = 0xff;  // in every floating type
 enum State { READY, AT_BARRIER, IN_WARP, DONE };
 enum Copies { LATE, EARLY, RANDOM };
@@ -121,9 +122,11 @@ void run(Fiber& f) {
         if (f.made) _longjmp(f.here, 1);
         f.made = true;
         getcontext(&f.start);
-        if (!f.stack)
+        if (!f.stack) {
             f.stack = static_cast<char*>(mmap(nullptr, STACK, PROT_READ | PROT_WRITE,
                                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+            mprotect(f.stack, sysconf(_SC_PAGESIZE), PROT_NONE);
+        }
         f.start.uc_stack.ss_sp = f.stack;
         f.start.uc_stack.ss_size = STACK;
         makecontext(&f.start, fiber_main, 0);
@@ -370,16 +373,17 @@ extern "C" const char* fn_launch(Launch* how, void (*call)(void**), void** argum
     return message.c_str();
 }
 
-// Memory that ends, but for less than 16 bytes, at a page that cannot be touched, filled with NaN.
+// Memory that ends, but for less than 16 bytes, at pages that cannot be touched, filled with NaN.
 extern "C" void* fn_allocate(size_t bytes) {
-    size_t page = size_t(sysconf(_SC_PAGESIZE)), data = rounded(bytes + RED, page);
-    auto pages = static_cast<char*>(mmap(nullptr, data + page, PROT_READ | PROT_WRITE,
-                                         MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    size_t data = rounded(bytes + RED, size_t(sysconf(_SC_PAGESIZE)));
+    auto pages = static_cast<char*>(mmap(nullptr, data + 2 * GUARD, PROT_NONE,
+                                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
     if (pages == MAP_FAILED) return nullptr;
-    mprotect(pages + data, page, PROT_NONE);
-    char* at = pages + data - rounded(bytes, 16);
-    memset(at - RED, NAN_BYTE, size_t(pages + data - at) + RED);
-    allocations[uintptr_t(at)] = {bytes, pages, data + page};
+    char* end = pages + GUARD + data;
+    mprotect(pages + GUARD, data, PROT_READ | PROT_WRITE);
+    char* at = end - rounded(bytes, 16);
+    memset(at - RED, NAN_BYTE, size_t(end - at) + RED);
+    allocations[uintptr_t(at)] = {bytes, pages, data + 2 * GUARD};
     return at;
 }
 
@@ -389,15 +393,18 @@ extern "C" void fn_free(void* at) {
     allocations.erase(found);
 }
 
-// The first allocation beside which something was stored, or 0; `*before` says on which side.
+// The first allocation beside which something was stored, or null; `*before` says on which side. The border is mended,
+// so that the next kernel is not blamed.
 extern "C" void* fn_overrun(int* before) {
-    auto touched = [](const char* p, size_t n) {
-        return !std::all_of(p, p + n, [](char c) { return (unsigned char)c == NAN_BYTE; });
+    auto touched = [](char* p, size_t n) {
+        bool intact = std::all_of(p, p + n, [](char c) { return (unsigned char)c == NAN_BYTE; });
+        if (!intact) memset(p, NAN_BYTE, n);
+        return !intact;
     };
     for (auto& [at, a] : allocations) {
-        auto p = reinterpret_cast<const char*>(at);
-        if ((*before = touched(p - RED, RED)) || touched(p + a.bytes, rounded(a.bytes, 16) - a.bytes))
-            return reinterpret_cast<void*>(at);
+        auto p = reinterpret_cast<char*>(at);
+        *before = touched(p - RED, RED);
+        if (touched(p + a.bytes, rounded(a.bytes, 16) - a.bytes) || *before) return p;
     }
     return nullptr;
 }

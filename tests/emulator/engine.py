@@ -68,16 +68,15 @@ def engine(source, name, storage):
 
 def _fault(how, library, arguments, parameters):
     """Where the fault was, and which array is the nearest."""
-    if how.fault_at is None:
+    if how.fault_at is None or not (line := build.line_of(library, how.fault_at)):
         return ""
-    at = build.line_of(library, how.fault_at)
     arrays = [(abs(how.fault_address - edge), how.fault_address - a.pointer, a, p) for a, p in
               zip(arguments, parameters, strict=True) if isinstance(a, EmulatedArray)
               for edge in (a.pointer, a.pointer + a.nbytes)] if how.fault_address else []
     if not arrays:
-        return f" at {at}"
+        return f" at {line}"
     _, offset, array, parameter = min(arrays, key=lambda row: row[0])
-    return f" at {at}: byte {offset} of {parameter.name}, which has {array.nbytes}"
+    return f" at {line}: byte {offset} of {parameter.name}, which has {array.nbytes}"
 
 
 def _named(address, arguments, parameters):
