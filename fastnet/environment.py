@@ -6,6 +6,7 @@ import platform
 from importlib import metadata
 
 from fastnet.arrays import blas
+from fastnet.kernels.cuda import _nvrtc
 from fastnet.paths import cache_folder
 
 PACKAGES = ("fastnet", "numpy", "numba", "scipy", "matplotlib", "safetensors", "threadpoolctl", "cupy", "numba-cuda",
@@ -26,6 +27,7 @@ def describe() -> list[tuple[str, str]]:
     rows += [("BLAS", f"{lib['internal_api']} {lib.get('version', '')} ({lib['prefix']}), one thread inside fastnet")
              for lib in blas().info()]
     rows += [("data cache", str(cache_folder() / "cifar10")), ("GPU", gpu()),
+             ("CUDA compiler", _nvrtc.version()),
              ("NumPy arrays run on", "cpu (Numba)" if importlib.util.find_spec("numba") else "reference (no Numba)")]
     return rows
 

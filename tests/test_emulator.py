@@ -169,7 +169,7 @@ X128, X256 = np.arange(128, dtype=np.float32), np.arange(512, dtype=np.float32)
     ("overwritten_too_early", X256, ["early"], "wrong"),
     ("divergent_shuffle", X128[:64], ["late"], "its threads do not meet: thread 0 has ended"),
     ("two_shuffles", X128[:32], ["late"], "the lanes of a warp diverge: this one is in shfl_xor at line"),
-    ("divergent_barrier", X128[:64], ["late"], 
+    ("divergent_barrier", X128[:64], ["late"],
      rf"do not meet: .*thread 0 waits in sync_threads at line {line_of('threadIdx.x < 40')} \(and 39 more"),
     ("two_barriers", X128[:64], ["late"], "thread 32 waits in sync_threads at line"),
 ])
@@ -303,12 +303,19 @@ def test_declarations(tmp_path):
     path = tmp_path / "some.cu"
     path.write_text("FN_KERNEL(64) f(const T* x, Acc eps,\n    uint8 *bytes) {}\nvoid g(wild x) {}\n"
                     "FN_KERNEL(32) h(const wild* y) {}\n")
-    with pytest.raises(ValueError, match=r"some.cu: h has a parameter 'const wild\* y', but only pointers to and values"):
+    with pytest.raises(ValueError, match=r"some.cu: h has a parameter 'const wild\* y', but only pointers to and"):
         _launch.declarations(path)
     path = tmp_path / "other.cu"
     path.write_text("FN_KERNEL(64) f(const T* x, Acc eps,\n    uint8 *bytes) {}\n")
     assert _launch.declarations(path) == {"f": (64, (("x", "T", True), ("eps", "Acc", False),
                                                      ("bytes", "uint8", True)))}
+
+
+def test_a_source_for_some_types_only():
+    assert _launch.types(HERE / "words.cu") == tuple(TYPES)
+    assert _launch.types(HERE / "tensor_words.cu") == ("half", "bf16")
+    with pytest.raises(TypeError, match="multiplied: there are no kernels for float32"):
+        kernel("multiplied", "tensor_words")(1, *(emulated(np.ones(256, np.float32)) for _ in range(3)))
 
 
 def test_grids_are_bounded():

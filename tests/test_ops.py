@@ -1,6 +1,7 @@
 """The contract of every implementation of every op, found by walking the folders: an op is tested because it exists.
 
-Rows on a GPU (the reference on CuPy arrays, and the CUDA kernels) are skipped where there is none, not absent.
+Rows on a GPU (the reference on CuPy arrays, and the CUDA kernels) are skipped where there is none, not absent. The CUDA
+kernels run on the emulator as well.
 """
 
 import functools
@@ -10,17 +11,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from emulator import engine
+from emulator.arrays import emulated
 
 import fastnet
 from fastnet import backend
-from fastnet.arrays import to_numpy
+from fastnet.arrays import array_module, to_numpy
 from fastnet.check import check_op
 from fastnet.check.cases import Case, cases, ops
 from fastnet.check.contract import argument_names, same_bits
 from fastnet.check.errors import relative_error
 from fastnet.check.evidence import signed
+from fastnet.kernels.cuda import _launch
 from fastnet.shapes import ABSENT, Hidden
 
+engine.install()
 ROOT = Path(fastnet.__file__).parents[1]
 OPS = ops()
 POOLS = ["avg_pool2d", "global_avg_pool", "max_pool2d", "relu_max_pool2d"]
@@ -29,6 +34,7 @@ BATCH_NORMS = [op for op in OPS if hasattr(backend.module("reference", op), "sta
 ELEMENTWISE = [op for op in OPS if len(argument_names(backend.module("reference", op), 0)) == 1 and op not in POOLS]
 FLOAT32_BOUND = 2e-6  # of the largest entry: 17 roundings
 FLOAT16_BOUND = 2e-3  # two roundings
+BFLOAT16_BOUND = 8e-3  # two roundings
 # op -> label -> why no kernel takes it. Everything else has to run on the kernels in float32 and float64.
 FALLS_BACK: dict[str, dict[str, str]] = {}
 
@@ -53,18 +59,17 @@ def _implementations(op):
     yield "cupy", "reference", "cupy"
     if (ROOT / "kernels" / "cuda" / f"{op}.py").exists():
         yield "cuda", "cuda", "cupy"
+        yield "cuda-emulated", "cuda", "emulated"
 
 
 ROWS = [pytest.param(case, implementation, library, id=f"{op}-{label}-{case.label}")
         for op in OPS for case in cases(op) for label, implementation, library in _implementations(op)]
-PAIRS = [pytest.param(op, implementation, id=f"{op}-{label}")
-         for op in OPS for label, implementation, _ in _implementations(op) if label != "cupy"]
+PAIRS = [pytest.param(op, implementation, library, id=f"{op}-{label}")
+         for op in OPS for label, implementation, library in _implementations(op) if label != "cupy"]
 on_every_row = pytest.mark.parametrize(("case", "implementation", "library"), ROWS)
 
 
 def found(op, implementation):
-    if implementation == "cuda" and no_gpu():
-        pytest.skip("no GPU")
     module = backend.module(implementation, op)
     assert module is not None, f"{op} has a file in kernels/{implementation}, but no module"
     return module
@@ -73,6 +78,8 @@ def found(op, implementation):
 def on(library, arrays):
     if library == "numpy":
         return list(arrays)
+    if library == "emulated":
+        return list(map(emulated, arrays))
     if no_gpu():
         pytest.skip("no GPU")
     import cupy
@@ -92,7 +99,7 @@ def both_passes(module, arrays, options, dy=None):
     y, cache = module.forward(*arrays, **options)
     if dy is None:
         dy = np.asarray(signed(np.random.default_rng(1), tuple(y.shape)), dtype=y.dtype)
-        dy = on("cupy", [dy])[0] if type(y).__module__.startswith("cupy") else dy
+        dy, = on(array_module(y).__name__, [dy])
     return y, dy, module.backward(dy, cache)
 
 
@@ -157,16 +164,37 @@ def test_float16_storage(case, implementation, library):
 
 
 def _strided(x):
-    wide = np.zeros([2 * n for n in x.shape], x.dtype)
+    wide = array_module(x).zeros([2 * n for n in x.shape], x.dtype)
     view = wide[tuple(slice(None, None, 2) for _ in x.shape)]
     view[...] = x
     return view
 
 
+@pytest.mark.parametrize(("case", "implementation", "library"), [p for p in ROWS if p.values[2] == "emulated"])
+def test_bfloat16_storage(case, implementation, library):
+    """As in 16 bits of the other kind, by the kernels that take them."""
+    bfloat16 = pytest.importorskip("ml_dtypes").bfloat16
+    module, stored = found(case.op, implementation), cast(case, bfloat16, np.float32)
+    arrays = on(library, stored)
+    if not module.supports(*arrays, **case.options):
+        pytest.skip("falls back")
+    y, dy, gradients = both_passes(module, arrays, case.options)
+    assert y.dtype == bfloat16
+    for a, gradient in zip(stored, gradients, strict=False):
+        assert gradient is None or gradient.dtype == a.dtype
+    widened = [a if a is None or a.dtype != bfloat16 else a.astype(np.float32) for a in stored]
+    theirs, their_gradients = expected(case, widened, to_numpy(dy))
+    assert_close([y, *gradients], [theirs, *their_gradients], BFLOAT16_BOUND)
+
+
+def _reversed(x):
+    return x[(slice(None, None, -1),) * x.ndim]
+
+
 VIEWS = {
-    "transposed": lambda x: np.array(x.T, order="C").T,
+    "transposed": lambda x: array_module(x).ascontiguousarray(x.T).T,
     "strided": _strided,
-    "reversed": lambda x: np.array(x[(slice(None, None, -1),) * x.ndim], order="C")[(slice(None, None, -1),) * x.ndim],
+    "reversed": lambda x: _reversed(array_module(x).ascontiguousarray(_reversed(x))),
 }
 
 
@@ -185,8 +213,8 @@ def test_non_contiguous(case, implementation, library, view):
     assert_close([y_view, *module.backward(strided_dy, cache)], [y, *gradients], 1e-14)
 
 
-@pytest.mark.parametrize(("op", "implementation"), PAIRS)
-def test_same_signature(op, implementation):
+@pytest.mark.parametrize(("op", "implementation", "library"), PAIRS)
+def test_same_signature(op, implementation, library):
     reference, module = backend.module("reference", op), found(op, implementation)
     forward = inspect.signature(reference.forward)
     assert inspect.signature(module.forward) == forward
@@ -204,6 +232,15 @@ def test_dispatch(case, dtype):
     falls_back = case.label in FALLS_BACK.get(case.op, {})
     chosen = backend.pair(case.op, *cast(case, dtype), **case.options)
     assert chosen is backend.module("cpu" if with_kernels and not falls_back else "reference", case.op)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("case", [c for op in OPS for c in cases(op) if "cuda" in {
+    label for label, _, _ in _implementations(op)}], ids=lambda c: f"{c.op}-{c.label}")
+def test_dispatch_on_the_device(case, dtype):
+    """So do arrays on a device where the op has a CUDA file."""
+    arrays = on("emulated", cast(case, dtype))
+    assert backend.pair(case.op, *arrays, **case.options) is backend.module("cuda", case.op)
 
 
 def _many(case, size=1 << 17):
@@ -273,6 +310,23 @@ def test_large_and_any_number_of_threads(op, arrays, case, monkeypatch):
     assert_close(runs[0], [theirs, *their_gradients], 4 * FLOAT32_BOUND)
 
 
+@pytest.mark.parametrize(("op", "case"), [pytest.param(case.op, case, id=f"{case.op}-{case.label}") for op in OPS
+                                          if (ROOT / "kernels" / "cuda" / f"{op}.py").exists() for case in cases(op)])
+def test_many_blocks_on_the_device(op, case, monkeypatch):
+    """More blocks than a grid may have: the kernels go through the work in turns, and the schedule changes no bit."""
+    monkeypatch.setattr(_launch, "MOST_BLOCKS", 3)
+    module, arrays = backend.module("cuda", op), on("emulated", _many(case, 1 << 13))
+    runs = []
+    for seed, copies in enumerate(engine.COPIES):
+        with engine.schedule(seed, copies):
+            y, dy, gradients = both_passes(module, arrays, case.options)
+        runs.append([y, *gradients])
+    assert all(map(same_bits, runs[0], runs[1]))
+    assert all(map(same_bits, runs[0], runs[2]))
+    theirs, their_gradients = expected(case, arrays, dy)
+    assert_close(runs[0], [theirs, *their_gradients], 4 * FLOAT32_BOUND)
+
+
 @pytest.mark.parametrize("case", [case for op in OPS for case in cases(op)], ids=lambda c: f"{c.op}-{c.label}")
 def test_gradients_written_in_place(case):
     """`backward_into` writes what `backward` returns, to the bit, and hands back the very arrays it was given."""
@@ -291,14 +345,14 @@ def test_gradients_written_in_place(case):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize(("op", "implementation"), [p for p in PAIRS if p.values[0] in ELEMENTWISE])
-def test_nan_stays(op, implementation, dtype):
+@pytest.mark.parametrize(("op", "implementation", "library"), [p for p in PAIRS if p.values[0] in ELEMENTWISE])
+def test_nan_stays(op, implementation, library, dtype):
     """A NaN comes out where it went in, and nowhere else: a diverged run must not look sound."""
     module = found(op, implementation)
     for case in cases(op):
         x = case.arrays[0].astype(dtype)
         x[2, 1] = np.nan
-        y, _ = module.forward(*on("cupy" if implementation == "cuda" else "numpy", [x]), **case.options)
+        y, _ = module.forward(*on(library, [x]), **case.options)
         np.testing.assert_array_equal(np.isnan(to_numpy(y)), np.isnan(x))
 
 

@@ -63,6 +63,13 @@ def declarations(source: Path) -> dict[str, Declaration]:
 
 
 @functools.cache
+def types(source: Path) -> tuple[str, ...]:
+    """The C names of the storage types that a source is written for: all, or those of its FN_TYPES."""
+    named = re.search(r"^FN_TYPES\(([^)]*)\)", source.read_text(), re.M)
+    return tuple(re.findall(r"\w+", named[1])) if named else tuple(STORAGE.values())
+
+
+@functools.cache
 def storage(dtype: Any) -> str | None:
     """The C name of the storage type T that holds numbers of `dtype`, None for others."""
     return STORAGE.get(np.dtype(dtype).name)
@@ -104,9 +111,9 @@ class Kernel:
         key = array_module(first).__name__, first.dtype
         if key not in self._ready:
             self._ready[key] = self._prepared(*key)
-        function, types = self._ready[key]
+        function, dtypes = self._ready[key]
         passed = [self._pointer(a, p, t, type(first)) if p.pointer else self._number(a, p, t)
-                  for a, p, t in zip(arguments, parameters, types, strict=True)]
+                  for a, p, t in zip(arguments, parameters, dtypes, strict=True)]
         dimensions = (grid,) if isinstance(grid, int) else grid
         function((*dimensions, 1, 1)[:3], self.declaration.threads, passed, shared)
 
@@ -114,11 +121,11 @@ class Kernel:
         if library not in ENGINES:
             raise TypeError(f"{self._name}: {library} arrays do not live on a GPU")
         held = storage(dtype)
-        if held is None:
+        if held not in types(self._source):
             raise TypeError(f"{self._name}: there are no kernels for {dtype}")
-        types = {**NUMBERS, "T": dtype, "Acc": accumulator(dtype)}
+        numbers = {**NUMBERS, "T": dtype, "Acc": accumulator(dtype)}
         return (ENGINES[library](self._source, self._name, held),
-                [np.dtype(types[p.type]) for p in self.declaration.parameters])
+                [np.dtype(numbers[p.type]) for p in self.declaration.parameters])
 
     def _pointer(self, x: Array | None, parameter: Parameter, dtype: np.dtype, kind: type) -> Array | None:
         if x is None:

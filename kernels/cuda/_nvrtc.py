@@ -62,12 +62,23 @@ def cached_cubin(source: Path, storage: str, arch: str) -> Path:
     return path
 
 
+def version() -> str:
+    """Which compiler there is, or why there is none."""
+    try:
+        _, major, minor = _nvrtc().nvrtcVersion()
+    except ImportError as error:
+        return f"none: {error}"
+    return f"NVRTC {major}.{minor}"
+
+
 @functools.cache
 def _nvrtc():
     try:
         from cuda.bindings import nvrtc
-    except ImportError as error:
-        raise ImportError(f"CUDA kernels are compiled by NVRTC, which is missing ({error}): "
+
+        nvrtc.nvrtcVersion()  # the library itself is looked for at the first call
+    except (ImportError, RuntimeError) as error:
+        raise ImportError(f"CUDA kernels are compiled by NVRTC, which is missing ({' '.join(str(error).split())}): "
                           "pip install 'fastnet[cuda12]' or 'fastnet[cuda13]'") from error
     return nvrtc
 

@@ -31,6 +31,9 @@ union Pack {
 
 constexpr int WARP = 32;
 
+// The types T that a source is compiled for where those are not all: FN_TYPES(half, bf16), which is read by the launcher.
+#define FN_TYPES(...) static_assert(true, "")
+
 #ifdef FN_EMU
 #include "emulator.h"
 #else
@@ -42,6 +45,9 @@ constexpr int WARP = 32;
 #define FN_DYNAMIC(type, name)                                     \
     extern __shared__ __align__(16) unsigned char fn_dynamic_[]; \
     type* const name = reinterpret_cast<type*>(fn_dynamic_)
+// How often the next loop is unrolled; the compiler's own choice can take so many registers that they spill.
+#define FN_TEXT(words) #words
+#define FN_UNROLL(times) _Pragma(FN_TEXT(unroll times))
 
 inline float from_bits(uint32 bits) { return __uint_as_float(bits); }
 inline float widen(half x) {

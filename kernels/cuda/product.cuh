@@ -17,10 +17,13 @@ constexpr int TILE = 64, DEPTH = 16, PRODUCT_THREADS = 256;
 // neighbours in memory.
 template <class S>
 void load_tile(Acc (&tile)[DEPTH][TILE + 1], Matrix<S> m, int64 i0, int64 k0, int64 rows, int64 depth) {
-    for (int n = int(threadIdx.x); n < TILE * DEPTH; n += PRODUCT_THREADS) {
-        int i = m.column == 1 ? n / DEPTH : n % TILE;
-        int k = m.column == 1 ? n % DEPTH : n / TILE;
+    const int thread = int(threadIdx.x);
+    const bool along_k = m.column == 1;
+    int i = along_k ? thread / DEPTH : thread % TILE, k = along_k ? thread % DEPTH : thread / TILE;
+    for (int n = 0; n < TILE * DEPTH; n += PRODUCT_THREADS) {
         tile[k][i] = i0 + i < rows && k0 + k < depth ? Acc(load(m.at(i0 + i, k0 + k))) : Acc(0);
+        i += along_k ? PRODUCT_THREADS / DEPTH : 0;
+        k += along_k ? 0 : PRODUCT_THREADS / TILE;
     }
 }
 
@@ -39,6 +42,7 @@ void product(Matrix<A> a, Matrix<B> b, Matrix<C> c, int64 m, int64 n, int64 k, F
             load_tile(a_tile, a, i0, k0, m, k);
             load_tile(b_tile, b.transposed(), j0, k0, n, k);
             sync_threads();
+            FN_UNROLL(4)
             for (int d = 0; d < DEPTH; d++) {
                 Acc left[4], right[4];
                 for (int r = 0; r < 4; r++) {

@@ -50,7 +50,7 @@ def kernels(source: Path, storage: str) -> ctypes.CDLL:
 
 
 def built(name: str, text: str, storage: str, folder: Path) -> Path:
-    """The library made of a C++ text that may include sources of `folder`, compiled where the cache does not have it."""
+    """The library made of a C++ text that may include sources of `folder`, compiled where it is not in the cache."""
     options = [*FLAGS, f"-DFN_T={storage}", f"-I{folder}", f"-I{_launch.FOLDER}", f"-I{HERE}"]
     included = [p.read_text() for p in [*HERE.glob("*.h"), *folder.glob("*.cu")] if p.suffix == ".h" or p.name in text]
     digest = hashlib.sha256(repr((text, FLAGS, storage, _nvrtc.headers(), included)).encode())

@@ -42,6 +42,7 @@ template <class V> const V* gather(const char* what, const V& value, int line) {
 #define FN_SHARED(type, name, dimensions) \
     typedef type name##_shared dimensions; \
     name##_shared& name = *static_cast<name##_shared*>(emulator::shared(__COUNTER__ + 1, sizeof(name##_shared), #name))
+#define FN_UNROLL(times)
 #define FN_DYNAMIC(type, name) type* const name = static_cast<type*>(emulator::shared(0, 0, #name))
 
 inline float from_bits(uint32 bits) {

@@ -1,6 +1,8 @@
 // The functions of common.cuh that take 16-bit entries only, alone; see words.cu.
 #include "common.cuh"
 
+FN_TYPES(half, bf16);
+
 // x (32, 8) of 16-bit entries; plain and transposed (4, 32, 2).
 FN_KERNEL(32) matrices(const T* x, uint32* plain, uint32* transposed) {
     FN_SHARED(Pack, rows, [32]);
