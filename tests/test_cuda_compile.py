@@ -1,8 +1,11 @@
 """Every CUDA source compiles for every type and target, without a warning, in registers alone. No GPU is needed."""
 
 import json
+import re
 import sys
+from types import ModuleType, SimpleNamespace
 
+import numpy as np
 import pytest
 from cuda_log import SOURCES, TABLE, TARGETS, kernels
 
@@ -56,8 +59,21 @@ def test_what_does_not_compile_says_so(tmp_path):
         _nvrtc.compiled(_launch.FOLDER / "relu.cu", "float", "sm_12")
 
 
-def test_cubins_are_compiled_once(tmp_path, monkeypatch):
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("FASTNET_CACHE", str(tmp_path))
+    _nvrtc.folder.cache_clear()
+    yield tmp_path
+    _nvrtc.folder.cache_clear()
+
+
+def test_a_cache_that_cannot_be_written(cache, monkeypatch):
+    (cache / "cuda").write_text("no folder")
+    assert _nvrtc.folder().name.startswith("fastnet-cuda-")
+    _nvrtc.folder().rmdir()
+
+
+def test_cubins_are_compiled_once(cache, monkeypatch):
     source = _launch.FOLDER / "relu.cu"
     path = _nvrtc.cached_cubin(source, "float", "sm_90a")
     assert path.read_bytes()[:4] == b"\x7fELF"
@@ -68,6 +84,39 @@ def test_cubins_are_compiled_once(tmp_path, monkeypatch):
         with monkeypatch.context() as m, pytest.raises(TypeError):
             m.setattr(_nvrtc, "headers", lambda other=other: other)
             _nvrtc.cached_cubin(source, "float", "sm_90a")
+
+
+class Raw:
+    """Stands in for a kernel that CuPy has loaded."""
+
+    max_dynamic_shared_size_bytes = 48 << 10
+
+    def __init__(self):
+        self.calls = []
+
+    def __call__(self, *arguments, shared_mem):
+        self.calls.append((*arguments, shared_mem))
+
+
+def test_launches_by_cupy(cache, monkeypatch):
+    """With a stand-in for CuPy: which file it loads, and what it is called with."""
+    cupy, raw, loaded = ModuleType("cupy"), Raw(), []
+    cupy.cuda = SimpleNamespace(Device=lambda: SimpleNamespace(compute_capability="90"))
+    cupy.RawModule = lambda path: loaded.append(path) or SimpleNamespace(get_function=lambda name: raw)
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    kernel = _launch.Kernel("linear", "linear_forward")
+    array = type("ndarray", (), {"__module__": "cupy", "dtype": np.dtype("f"),
+                                 "flags": SimpleNamespace(c_contiguous=True)})
+    x, w, y = array(), array(), array()
+    kernel(7, x, w, None, y, 3, 4, 5)
+    kernel((1, 2), x, w, None, y, 3, 4, 5, shared=100_000)
+    path, = loaded
+    assert re.fullmatch(r".*/cuda/linear-float-sm_90a-\w{16}\.cubin", path)
+    (grid, block, arguments, shared), second = raw.calls
+    assert (grid, block, shared, second[0], second[3]) == ((7, 1, 1), (256,), 0, (1, 2, 1), 100_000)
+    assert arguments[:2] == [x, w]
+    assert [type(a) for a in arguments[2:]] == [np.uintp, array, np.int64, np.int64, np.int64]
+    assert raw.max_dynamic_shared_size_bytes == 100_000
 
 
 @pytest.mark.parametrize(("capability", "target"), [("80", "sm_80"), ("86", "sm_86"), ("90", "sm_90a"),

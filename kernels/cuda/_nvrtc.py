@@ -45,17 +45,27 @@ def compiled(source: Path, storage: str, arch: str) -> Compiled:
     return Compiled(_text(nvrtc.nvrtcGetCUBINSize, nvrtc.nvrtcGetCUBIN, program), log)
 
 
+@functools.cache
+def folder() -> Path:
+    """The folder of compiled kernels; a temporary one where the user's cache cannot be written."""
+    place = cache_folder() / "cuda"
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=place):
+            return place
+    except OSError:
+        return Path(tempfile.mkdtemp(prefix="fastnet-cuda-"))
+
+
 def cached_cubin(source: Path, storage: str, arch: str) -> Path:
-    """The file of the machine code in the user's cache, made where it is not there yet."""
+    """The file of the machine code in the cache, made where it is not there yet."""
     nvrtc = _nvrtc()
     digest = hashlib.sha256(repr((nvrtc.nvrtcVersion(), OPTIONS, storage, arch, source.name, source.read_text(),
                                   headers())).encode())
-    folder = cache_folder() / "cuda"
-    path = folder / f"{source.stem}-{storage}-{arch}-{digest.hexdigest()[:16]}.cubin"
+    path = folder() / f"{source.stem}-{storage}-{arch}-{digest.hexdigest()[:16]}.cubin"
     if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
         # Another process may be writing the same one: each has its own file until it is whole.
-        descriptor, temporary = tempfile.mkstemp(dir=folder)
+        descriptor, temporary = tempfile.mkstemp(dir=folder())
         with open(descriptor, "wb") as file:
             file.write(compiled(source, storage, arch).cubin)
         os.replace(temporary, path)

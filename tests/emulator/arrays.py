@@ -96,6 +96,10 @@ class _Namespace(type(strict_arrays.NAMESPACE)):  # type: ignore[misc]
     def empty(shape, dtype=float):
         return StrictArray(watched(shape, dtype))
 
+    @staticmethod
+    def empty_like(x, dtype=None):
+        return StrictArray(watched(x.shape, x.dtype if dtype is None else dtype))
+
 
 NAMESPACE = _Namespace()
 

@@ -62,7 +62,7 @@ sigjmp_buf crashed;
 Fiber* running;
 std::function<void()> body;
 std::string message;
-std::map<int, Region> regions;
+std::map<const void*, Region> regions;
 size_t used_shared, dynamic_bytes;
 alignas(4096) unsigned char shared_memory[SHARED + (1 << 14)];
 void *fault_address, *fault_at;
@@ -277,8 +277,8 @@ const void* exchange(const char* what, const void* value, size_t size, int line)
     return all;
 }
 
-void* shared(int key, size_t bytes, const char* name) {
-    if (key == 0) bytes = dynamic_bytes;
+void* shared(const void* key, size_t bytes, const char* name) {
+    if (!key) bytes = dynamic_bytes;
     auto found = regions.find(key);
     if (found == regions.end()) {
         size_t at = rounded(used_shared + RED, 128);

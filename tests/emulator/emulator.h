@@ -19,8 +19,8 @@ extern Block block;     // and its block
 void barrier(int line);
 // Hands `value` to the warp and waits for the other lanes; returns all 32 values, `size` bytes each.
 const void* exchange(const char* what, const void* value, size_t size, int line);
-// The block's memory for the declaration that `key` stands for (0: the dynamic one), filled with NaN.
-void* shared(int key, size_t bytes, const char* name);
+// The block's memory for the declaration that `key` stands for (null: the dynamic one), filled with NaN.
+void* shared(const void* key, size_t bytes, const char* name);
 void check_shared(const void* at, size_t bytes, const char* what, int line);
 void check_aligned(const void* at, const char* what, int line);
 void copy_async(void* to, const void* from, bool valid, int line);
@@ -41,9 +41,10 @@ template <class V> const V* gather(const char* what, const V& value, int line) {
 #define FN_KERNEL(threads) extern "C" void
 #define FN_SHARED(type, name, dimensions) \
     typedef type name##_shared dimensions; \
-    name##_shared& name = *static_cast<name##_shared*>(emulator::shared(__COUNTER__ + 1, sizeof(name##_shared), #name))
+    static char name##_key; \
+    name##_shared& name = *static_cast<name##_shared*>(emulator::shared(&name##_key, sizeof(name##_shared), #name))
 #define FN_UNROLL(times)
-#define FN_DYNAMIC(type, name) type* const name = static_cast<type*>(emulator::shared(0, 0, #name))
+#define FN_DYNAMIC(type, name) type* const name = static_cast<type*>(emulator::shared(nullptr, 0, #name))
 
 inline float from_bits(uint32 bits) {
     float x;

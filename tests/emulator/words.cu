@@ -41,3 +41,16 @@ FN_KERNEL(64) copied(const T* x, T* y) {
     sync_threads();
     st128(y + (127 - threadIdx.x) * Pack::many, tile[127 - threadIdx.x].bits);
 }
+
+template <int FACTOR> Acc* row() {
+    FN_SHARED(Acc, values, [WARP * FACTOR]);
+    return values;
+}
+
+FN_KERNEL(32) two_instances(T* y) {
+    Acc *one = row<1>(), *two = row<2>();
+    one[lane_id()] = Acc(lane_id());
+    two[2 * lane_id()] = Acc(31 - lane_id());
+    sync_warp();
+    store(y + lane_id(), one[lane_id()] + 100 * two[2 * lane_id()]);
+}

@@ -1,0 +1,72 @@
+"""What the CUDA kernels must do beyond the contract of their ops (test_ops.py), on the emulator.
+
+Sums of small integers are exact in every type, so one wrong index shows as a wrong number, whatever the rounding.
+"""
+
+import numpy as np
+import pytest
+from emulator import engine
+from emulator.arrays import emulated
+
+from fastnet import backend
+from fastnet.kernels.cuda import _launch
+
+engine.install()
+ml_dtypes = pytest.importorskip("ml_dtypes")
+TYPES = {"float": np.float32, "double": np.float64, "half": np.float16, "bf16": ml_dtypes.bfloat16}
+on_every_type = pytest.mark.parametrize("dtype", TYPES.values(), ids=TYPES)
+
+
+def integers(shape, dtype, seed=0):
+    return np.random.default_rng([seed, *shape]).integers(-2, 3, shape).astype(dtype)
+
+
+@pytest.mark.parametrize("blocks", [2, 2048])
+@pytest.mark.parametrize(("n", "features", "outputs"), [(1, 1, 1), (3, 64, 64), (64, 17, 65), (70, 48, 33),
+                                                        (5, 40, 140)])
+@on_every_type
+def test_linear_is_exact_on_integers(dtype, n, features, outputs, blocks, monkeypatch):
+    """Tails of tiles, one row, and a grid that has to go round."""
+    monkeypatch.setattr(_launch, "MOST_BLOCKS", blocks)
+    wide = _launch.accumulator(dtype)
+    x, w, b = integers((n, features), dtype), integers((features, outputs), wide), integers((outputs,), wide)
+    dy = integers((n, outputs), dtype, 1)
+    y, back = backend.run("linear", *map(emulated, (x, w, b)))
+    for result, expected in zip((y, *back(emulated(dy))), (x.astype(wide) @ w + b, dy.astype(wide) @ w.T,
+                                                           x.T.astype(wide) @ dy.astype(wide),
+                                                           dy.astype(wide).sum(axis=0)), strict=True):
+        assert np.abs(expected).max() < 256
+        np.testing.assert_array_equal(result.get().astype(np.float64), expected)
+
+
+@on_every_type
+@pytest.mark.parametrize("start", range(5))
+def test_elementwise_kernels_on_views_that_start_anywhere(dtype, start):
+    """Sixteen bytes at a time only where that is possible, and the tail entry by entry."""
+    for size in (1, 3, 16, 1030):
+        x = integers((size + start,), dtype)
+        y, back = backend.run("relu", emulated(x)[start:])
+        np.testing.assert_array_equal(y.get(), np.maximum(x[start:], 0))
+        np.testing.assert_array_equal(back(y)[0].get(), np.maximum(x[start:], 0))
+        view = emulated(x)[start:]
+        np.testing.assert_array_equal(backend.call("add", view, y).get(), x[start:] + y.get())
+
+
+def test_a_label_that_is_no_class_makes_the_loss_nan():
+    x, labels = np.ones((5, 3), np.float32), np.array([0, 1, 2, 3, 0])
+    for wrong in (labels, labels - 3, labels + 2**40):
+        y, back = backend.run("softmax_cross_entropy", emulated(x), emulated(wrong))
+        assert np.isnan(float(y))
+        assert back(1.0)[0].shape == x.shape
+    y, back = backend.run("softmax_cross_entropy", emulated(x), emulated(labels % 3))
+    assert float(y) == pytest.approx(np.log(3))
+    one = emulated(np.float32(1))
+    np.testing.assert_array_equal(back(one)[0].get(), back(1.0)[0].get())
+
+
+def test_logits_of_any_size_give_a_finite_loss():
+    x = np.array([[1e4, -1e4, 1e38], [-1e38, -1e38, -1e38], [np.nan, 1, 2]], np.float32)
+    y, _ = backend.run("softmax_cross_entropy", emulated(x[:2]), emulated(np.array([2, 0])))
+    assert float(y) == pytest.approx(np.log(3) / 2)
+    y, _ = backend.run("softmax_cross_entropy", emulated(x), emulated(np.array([2, 0, 1])))
+    assert np.isnan(float(y))
