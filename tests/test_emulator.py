@@ -212,6 +212,7 @@ def test_what_lies_behind_a_short_array_is_nan():
     ("misaligned", ("x", "y", 1), r"block \(0, 0, 0\), thread \d+: ld128 at line \d+ needs an address divisible by 16"),
     ("divided", ("y", 0), "an integer is divided by zero"),
     ("endless", ("y", 1000), "memory outside every array"),
+    ("too_many_threads", ("y",), "a block has at most 1024 threads"),
 ])
 def test_other_mistakes(name, arguments, message):
     arrays = {"x": emulated(np.ones(64, np.float32)), "y": emulated(np.ones(64, np.float32))}
@@ -227,6 +228,15 @@ def test_shared_memory_and_results_start_as_nan():
     assert np.isnan(y.get()[4:]).all()
     for result in (NAMESPACE.empty((3, 5), np.float16), NAMESPACE.empty_like(y)):
         assert np.isnan(result.get()).all()
+
+
+@pytest.mark.parametrize("at", [-1, 32, 40])
+def test_what_lies_beside_shared_arrays_is_nan(at):
+    y = emulated(np.ones(32, np.float32))
+    kernel("reads_beside")(1, y, at)
+    assert np.isnan(y.get()).all()
+    kernel("reads_beside")(1, y, 31)
+    assert not y.get().any()
 
 
 def test_the_same_seed_repeats():
@@ -314,7 +324,7 @@ def test_declarations(tmp_path):
     with pytest.raises(ValueError, match=r"some.cu: h has a parameter 'const wild\* y', but only pointers to and"):
         _launch.declarations(path)
     path = tmp_path / "other.cu"
-    path.write_text("FN_KERNEL(64) f(const T* x, Acc eps,\n    uint8 *bytes) {}\n")
+    path.write_text("FN_KERNEL(64) f(const T* __restrict__ x, Acc eps,\n    uint8 *bytes) {}\n")
     assert _launch.declarations(path) == {"f": (64, (("x", "T", True), ("eps", "Acc", False),
                                                      ("bytes", "uint8", True)))}
 

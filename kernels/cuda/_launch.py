@@ -53,7 +53,7 @@ def declarations(source: Path) -> dict[str, Declaration]:
     for threads, name, listed in re.findall(r"^FN_KERNEL\((\d+)\)\s+(\w+)\(([^)]*)\)", source.read_text(), re.M):
         parameters = []
         for text in listed.split(","):
-            match = re.fullmatch(r"\s*(?:const\s+)?(\w+)\s*(\*?)\s*(\w+)\s*", text)
+            match = re.fullmatch(r"\s*(?:const\s+)?(\w+)\s*(\*?)\s*(?:__restrict__\s+)?(\w+)\s*", text)
             if not match or match[1] not in {"T", "Acc", *NUMBERS}:
                 raise ValueError(f"{source.name}: {name} has a parameter '{text.strip()}', but only pointers to and "
                                  f"values of T, Acc, {', '.join(NUMBERS)} can be passed")

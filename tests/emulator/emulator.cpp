@@ -155,7 +155,7 @@ std::string waiting(int count) {
 
 void check_red_zones() {
     auto intact = [](const unsigned char* p, size_t n) {
-        return std::all_of(p, p + n, [](unsigned char c) { return c == 0xa5; });
+        return std::all_of(p, p + n, [](unsigned char c) { return c == NAN_BYTE; });
     };
     for (auto& [key, r] : regions)
         if (!intact(shared_memory + r.at - RED, RED) || !intact(shared_memory + r.at + r.bytes, RED))
@@ -283,9 +283,7 @@ void* shared(const void* key, size_t bytes, const char* name) {
     if (found == regions.end()) {
         size_t at = rounded(used_shared + RED, 128);
         if (at + bytes + RED > sizeof shared_memory) fail(text("more than %zu bytes of shared memory", SHARED));
-        memset(shared_memory + at - RED, 0xa5, RED);
-        memset(shared_memory + at, NAN_BYTE, bytes);
-        memset(shared_memory + at + bytes, 0xa5, RED);
+        memset(shared_memory + at - RED, NAN_BYTE, RED + bytes + RED);
         used_shared = at + bytes + RED;
         found = regions.emplace(key, Region{at, bytes, name}).first;
     }
@@ -352,6 +350,7 @@ extern "C" const char* fn_launch(Launch* how, void (*call)(void**), void** argum
     int count = int(block.threads.x * block.threads.y * block.threads.z);
     body = [=] { call(arguments); };
     message.clear();
+    if (count > int(fibers.size())) return "a block has at most 1024 threads";
     std::vector<unsigned> order(size_t(block.grid.x) * block.grid.y * block.grid.z);
     for (size_t i = 0; i < order.size(); i++) order[i] = unsigned(i);
     std::shuffle(order.begin(), order.end(), random_);

@@ -83,6 +83,16 @@ FN_KERNEL(32) shared_overrun(T* y, int at) {
     store(y + threadIdx.x, tile[threadIdx.x]);
 }
 
+FN_KERNEL(32) reads_beside(T* y, int at) {
+    FN_SHARED(Acc, tile, [32]);
+    const Acc* volatile first = tile;
+    tile[threadIdx.x] = 0;
+    sync_threads();
+    store(y + threadIdx.x, first[at]);
+}
+
+FN_KERNEL(2048) too_many_threads(T* y) { store(y, 0); }
+
 FN_KERNEL(32) dynamic_overrun(T* y, int at) {
     FN_DYNAMIC(Acc, tile);
     tile[at < 0 ? at : int(threadIdx.x)] = 1;
