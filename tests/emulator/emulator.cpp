@@ -392,7 +392,7 @@ extern "C" void fn_free(void* at) {
     allocations.erase(found);
 }
 
-// The first allocation beside which something was stored, or null; `*before` says on which side. The border is mended,
+// The first allocation beside which something was stored, or null; `*before` says on which side. All borders are mended,
 // so that the next kernel is not blamed.
 extern "C" void* fn_overrun(int* before) {
     auto touched = [](char* p, size_t n) {
@@ -400,10 +400,14 @@ extern "C" void* fn_overrun(int* before) {
         if (!intact) memset(p, NAN_BYTE, n);
         return !intact;
     };
+    char* first = nullptr;
     for (auto& [at, a] : allocations) {
         auto p = reinterpret_cast<char*>(at);
-        *before = touched(p - RED, RED);
-        if (touched(p + a.bytes, rounded(a.bytes, 16) - a.bytes) || *before) return p;
+        bool in_front = touched(p - RED, RED), behind = touched(p + a.bytes, rounded(a.bytes, 16) - a.bytes);
+        if ((in_front || behind) && !first) {
+            first = p;
+            *before = in_front;
+        }
     }
-    return nullptr;
+    return first;
 }

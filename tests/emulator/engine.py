@@ -55,11 +55,12 @@ def engine(source, name, storage):
             boxes = [np.array(value) for value in held]
             pointers = (ctypes.c_void_p * max(1, len(boxes)))(*[box.ctypes.data for box in boxes])
             wrong = build.emulator().fn_launch(ctypes.byref(how), call, pointers)
+            before = ctypes.c_int()
+            touched = build.emulator().fn_overrun(ctypes.byref(before))
             after = f"(seed {seed}, copies {copies})"
             if wrong:
                 raise EmulationError(f"{name}: {wrong.decode()}{_fault(how, library, arguments, parameters)} {after}")
-            before = ctypes.c_int()
-            if touched := build.emulator().fn_overrun(ctypes.byref(before)):
+            if touched:
                 raise EmulationError(f"{name}: a store {'before' if before.value else 'behind'} "
                                      f"{_named(touched, arguments, parameters)} {after}")
 
