@@ -1,7 +1,7 @@
 """The products of `fastnet.ops.linear`, with or without a ReLU behind them, over blocks fixed by the shape.
 
-A wide, short x (a multi-layer perceptron's first layer) is split along D_in: each block packs its own part of w
-once, and the partial products are added in order. A long x is split along its rows. dw and dx never need adding:
+A wide, short x (a multi-layer perceptron's first layer) is split along D_in: each block reads its own part of w
+alone, and the partial products are added in order. A long x is split along its rows. dw and dx never need adding:
 dw is split along D_in, dx along whichever is longer.
 
 Each pass is one compiled function: for the small layers of a perceptron the way into a function costs as much as what
@@ -17,13 +17,14 @@ from fastnet.kernels.cpu import _skinny
 from fastnet.kernels.cpu._gemm import NORMAL, SCALARS, TRANSPOSED, address, gemm
 from fastnet.kernels.cpu._jit import is_float, parallel_kernel
 from fastnet.kernels.cpu._rows import column_sums
-from fastnet.kernels.cpu._skinny import dw_block, forward_block
+from fastnet.kernels.cpu._skinny import STRIP, dw_part, forward_part
+from fastnet.kernels.cpu._vector import LANES
 
 ROWS = 256  # rows a block, for long x; two blocks of fewer rows pack w twice for nothing
+SKINNY_ROWS = 64  # where nothing is packed
 FEATURES = 512  # columns of x a block: 512 x 64 float32 of w fill an eighth of a 1 MB L2 cache
 FEW = 128  # outputs: with more, BLAS's copies of x pay
 SHORT = 1 << 15  # entries of dy that one thread masks and sums before the products
-SCRATCH = FEATURES + 64  # entries a thread
 
 
 def supports(x, w, b=None):
@@ -36,12 +37,15 @@ def forward(x, w, b, relu):
     n, d = x.shape
     y = empty((n, w.shape[1]), x.dtype)
     bias = zeros(w.shape[1], x.dtype) if b is None else contiguous(b)
+    skinny = _is_skinny(x, w)
     if n > ROWS or d <= FEATURES:
-        _forward_rows.sized(_work(x, w))(x, w, bias, relu, y, SCALARS[x.dtype])
+        scratch, size = _scratch(x, 2 * d if skinny else 0)
+        _forward_rows.sized(_work(x, w))(x, w, bias, relu, skinny, scratch, size, y, SCALARS[x.dtype])
     else:
         length = _length(d)
+        scratch, size = _scratch(x, 2 * length)
         partial = empty(-(-d // length) * y.size, x.dtype)
-        _forward_features.sized(_work(x, w))(x, w, bias, relu, length, _is_skinny(x, w), _scratch(x), partial, y,
+        _forward_features.sized(_work(x, w))(x, w, bias, relu, length, skinny, scratch, size, partial, y,
                                              SCALARS[x.dtype])
     return y, (x, w, y if relu else None, b is not None)
 
@@ -60,9 +64,11 @@ def backward(dy, cache, needs, into):
             _mask(dy, y, dz)
         if db is not None:
             column_sums(dz, db)
+    skinny = _is_skinny(x, w)
+    scratch, size = _scratch(x, len(x) * STRIP * LANES[x.dtype] if skinny and needs_w else 0)
     _backward.sized(_work(x, w))(
         x, w, dz if y is None else y, dy, short and y is not None, short and db is not None, dx is not None,
-        dw is not None, _length(x.shape[1]), _is_skinny(x, w), _scratch(x), dz, w[:0] if dx is None else dx,
+        dw is not None, _length(x.shape[1]), skinny, scratch, size, dz, w[:0] if dx is None else dx,
         w[:0] if dw is None else dw, w[:0, 0] if db is None else db, SCALARS[x.dtype])
     return dx, dw, db
 
@@ -78,26 +84,35 @@ def _length(d):
 
 
 def _is_skinny(x, w):
-    return x.shape[1] > FEATURES and _skinny.ROWS <= x.shape[0] <= ROWS and w.shape[1] <= FEW
+    return x.shape[1] > FEATURES and x.shape[0] >= _skinny.ROWS and w.shape[1] <= FEW
 
 
-def _scratch(x):
-    return empty(numba.get_num_threads() * SCRATCH, x.dtype)
+def _scratch(x, entries):
+    """Scratch of all threads, and how much of it is one thread's: so many entries beside a skinny product's own."""
+    size = _skinny.SCRATCH + entries
+    return empty(numba.get_num_threads() * size, x.dtype), size
 
 
 @parallel_kernel()
-def _forward_rows(x, w, b, relu, y, scalars):
+def _forward_rows(x, w, b, relu, is_skinny, scratch, size, y, scalars):
     n, d = x.shape
     k = w.shape[1]
     zero = y.dtype.type(0)
-    for block in prange((n + ROWS - 1) // ROWS):
-        start = block * ROWS
-        stop = min(n, start + ROWS)
-        for i in range(start, stop):
-            for j in range(k):
-                y[i, j] = b[j]
-        gemm(NORMAL, NORMAL, stop - start, k, d, address(x, start * d), d, address(w, 0), k, True,
-             address(y, start * k), k, scalars)
+    blocks = max(1, n // SKINNY_ROWS) if is_skinny else (n + ROWS - 1) // ROWS
+    for block in prange(blocks):
+        start = block * n // blocks if is_skinny else block * ROWS
+        stop = (block + 1) * n // blocks if is_skinny else min(n, start + ROWS)
+        if is_skinny:
+            forward_part(x, start, stop, w, 0, d, scratch, numba.get_thread_id() * size, y.reshape(-1), start * k)
+            for i in range(start, stop):
+                for j in range(k):
+                    y[i, j] += b[j]
+        else:
+            for i in range(start, stop):
+                for j in range(k):
+                    y[i, j] = b[j]
+            gemm(NORMAL, NORMAL, stop - start, k, d, address(x, start * d), d, address(w, 0), k, True,
+                 address(y, start * k), k, scalars)
         if relu:
             for i in range(start, stop):
                 for j in range(k):
@@ -105,7 +120,7 @@ def _forward_rows(x, w, b, relu, y, scalars):
 
 
 @parallel_kernel()
-def _forward_features(x, w, b, relu, length, is_skinny, scratch, partial, y, scalars):
+def _forward_features(x, w, b, relu, length, is_skinny, scratch, size, partial, y, scalars):
     n, d = x.shape
     k = w.shape[1]
     blocks = (d + length - 1) // length
@@ -114,7 +129,7 @@ def _forward_features(x, w, b, relu, length, is_skinny, scratch, partial, y, sca
         start = block * length
         stop = min(d, start + length)
         if is_skinny:
-            forward_block(x, w, start, stop, scratch, numba.get_thread_id() * SCRATCH, partial, block * n * k)
+            forward_part(x, 0, n, w, start, stop, scratch, numba.get_thread_id() * size, partial, block * n * k)
         else:
             gemm(NORMAL, NORMAL, n, k, stop - start, address(x, start), d, address(w, start * k), k, False,
                  address(partial, block * n * k), k, scalars)
@@ -138,7 +153,7 @@ def _mask(dy, y, dz):
 
 
 @parallel_kernel()
-def _backward(x, w, y, dy, masks, sums, needs_x, needs_w, length, is_skinny, scratch, dz, dx, dw, db, scalars):
+def _backward(x, w, y, dy, masks, sums, needs_x, needs_w, length, is_skinny, scratch, size, dz, dx, dw, db, scalars):
     n, d = x.shape
     k = w.shape[1]
     if masks:
@@ -159,7 +174,7 @@ def _backward(x, w, y, dy, masks, sums, needs_x, needs_w, length, is_skinny, scr
             start = block * length
             stop = min(d, start + length)
             if is_skinny:
-                dw_block(x, dz, start, stop, scratch, numba.get_thread_id() * SCRATCH, dw)
+                dw_part(x, dz, start, stop, scratch, numba.get_thread_id() * size, dw)
             else:
                 gemm(TRANSPOSED, NORMAL, stop - start, k, n, address(x, start), d, address(dz, 0), k, False,
                      address(dw, start * k), k, scalars)

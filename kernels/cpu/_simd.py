@@ -101,6 +101,26 @@ def tile_add_products(typing, tile, a, a_start, a_row, b, b_start, b_vector):
     return tile(tile, a, types.intp, types.intp, b, types.intp, types.intp), generate
 
 
+@intrinsic
+def tile_add_dots(typing, tile, a, a_start, a_row, b, b_start, b_row):
+    """tile[r, v] + (the vector of a at a_start + r a_row) * (the vector of b at b_start + v b_row), entry by entry."""
+    if not isinstance(tile, Tile) or not _is_flat(a, b):
+        return None
+
+    def generate(context, builder, signature, values):
+        result, a_values, a_start, a_row, b_values, b_start, b_row = values
+        ours, theirs = _Access(context, builder, a, a_values), _Access(context, builder, b, b_values)
+        factors = [theirs.vector(b_start, (b_row, v)) for v in range(tile.vectors)]
+        for r in range(tile.rows):
+            vector = ours.vector(a_start, (a_row, r))
+            for v, factor in enumerate(factors):
+                total = llvm_fma(builder, vector, factor, builder.extract_value(result, [r, v]))
+                result = builder.insert_value(result, total, [r, v])
+        return result
+
+    return tile(tile, a, types.intp, types.intp, b, types.intp, types.intp), generate
+
+
 def _shuffle(builder, a, b, places):
     return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), len(places)), places))
 
