@@ -185,3 +185,82 @@ def test_add(shape, dtype):
             np.testing.assert_array_equal(backend.call("add", x.T, y.T), (x + y).T)
     with pytest.raises(ValueError, match=r"^add: x is \(.*\) but y is \(.*\)$"):
         backend.call("add", x, y[:1])
+
+
+STEPS = {
+    "plain": lambda: [fn.Linear(108, 9), fn.ReLU(), fn.Linear(9, 5)],
+    "batch norm, no biases": lambda: [fn.Linear(108, 8, bias=False), fn.BatchNorm(8), fn.ReLU(),
+                                      fn.Linear(8, 7, bias=False), fn.BatchNorm(7, eps=1e-3), fn.ReLU(),
+                                      fn.Linear(7, 5, bias=False)],
+    "wide": lambda: [fn.Linear(108, 100), fn.ReLU(), fn.Linear(100, 5)],
+}
+
+
+def whole_and_parts(layers, dtype, samples, function):
+    """Loss, logits, gradient and running statistics of a training pass: by the function, and by the ops one by one."""
+    rng = np.random.default_rng(1)
+    x, labels = rng.standard_normal((samples, 6, 6, 3)).astype(dtype), rng.integers(0, 5, samples)
+    for whole in (True, False):
+        model = fn.Sequential(layers(), seed=3, dtype=dtype)
+        (perceptron,) = fuse(model)
+        context, options = Context(training=True), {"label_smoothing": 0.1}
+        model.store.start_gradients()
+        if whole:
+            store = model.store
+            loss, logits, statistics = function.run(
+                x.reshape(samples, -1), labels, store.vector, store.gradient, layers=perceptron._hidden(), **options)
+            perceptron._track(statistics, context, samples)
+        else:
+            logits, back = model(x, context)
+            loss, loss_back = backend.run("softmax_cross_entropy", logits, labels, **options)
+            back(loss_back(1.0, (True, False))[0], False)
+        yield {"loss": loss, "logits": logits, "gradient": model.store.gradient, **model.statistics()}
+
+
+@pytest.mark.parametrize("layers", STEPS)
+@pytest.mark.parametrize(("dtype", "samples"), [("float64", 60), ("float32", 60), ("float32", 31), ("float32", 300)])
+def test_a_perceptrons_step_has_the_bits_of_its_ops(layers, dtype, samples):
+    ours, theirs = whole_and_parts(STEPS[layers], dtype, samples, backend.module("cpu", "perceptron_step"))
+    for name, value in theirs.items():
+        assert ours[name].dtype == value.dtype
+        assert ours[name].tobytes() == value.tobytes(), name
+
+
+@pytest.mark.parametrize("layers", STEPS)
+def test_the_references_step_is_that_of_its_ops(layers):
+    with backend.use("reference"):
+        ours, theirs = whole_and_parts(STEPS[layers], "float64", 12, backend.module("reference", "perceptron_step"))
+    for name, value in theirs.items():
+        np.testing.assert_allclose(ours[name], value, rtol=0, atol=1e-13, err_msg=name)
+
+
+def test_training_takes_a_perceptrons_step_in_one_go(monkeypatch):
+    """And what is not its case goes the ordinary way: a tap, parts of a batch, another loss, the reference."""
+    names, pair = [], backend.pair
+    monkeypatch.setattr(backend, "pair", lambda name, *a, **o: names.append(name) or pair(name, *a, **o))
+
+    def ran(samples=600, implementation=None, **options):
+        model = fn.Sequential(STEPS["plain"](), seed=3)
+        step = fn.TrainStep(model, fn.SGD(lr=0.1), **options)
+        names.clear()
+        x, labels = normal(samples, 108).astype("float32"), np.arange(samples) % 5
+        if implementation:
+            with backend.use(implementation):
+                step(x, labels)
+        else:
+            step(x, labels)
+        return list(names)
+
+    assert ran() == ["perceptron_step", "sgd_update"]
+    assert ran(implementation="cpu") == ["perceptron_step", "sgd_update"]
+    for ordinary in (ran(accumulate=2), ran(loss="soft_margin"), ran(2), ran(implementation="reference")):
+        assert "linear" in ordinary
+
+
+def test_a_label_that_is_none_leaves_a_perceptron_as_it_was():
+    model = fn.Sequential(STEPS["batch norm, no biases"](), seed=3)
+    step = fn.TrainStep(model, fn.SGD(lr=0.1))
+    before = {name: value.tobytes() for name, value in model.state().items()}
+    with pytest.raises(ValueError, match="label 5 at index 3 is outside 0..4"):
+        step(normal(600, 108).astype("float32"), np.array([0, 1, 2, 5] * 150))
+    assert {name: value.tobytes() for name, value in model.state().items()} == before

@@ -25,7 +25,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "plots": set(),
     "paths": set(),
     "ops": {"shapes", "arrays", "functions"},  # functions: dropout draws its mask with Philox
-    "functions": {"shapes", "arrays"},
+    "functions": {"shapes", "arrays", "ops"},  # ops: a perceptron's step is theirs, one after the other
     "kernels": {"shapes", "arrays", "paths", "functions.philox"},  # and the function that a kernel is the twin of
     "backend": {"ops", "kernels", "functions", "arrays"},
     "nn": {"backend", "arrays", "shapes", "paths", "functions"},

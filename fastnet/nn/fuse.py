@@ -6,7 +6,7 @@ The layers stay what and where they are: a container keeps beside them the list 
 statistics and options are the ones in use, under their own names. A pass with a tap runs the layers one by one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from fastnet import backend
@@ -68,7 +68,7 @@ class Perceptron(Fused):
         self._otherwise = Chain(fused(parts, perceptrons=False))
         self._products = max(p.in_features * p.out_features for p in parts[1:] if isinstance(p, Linear))
         self._norms = [part for part in parts if isinstance(part, BatchNorm)]
-        self._places: tuple[int, ...] = ()
+        self._store: Any = None  # whose places stand in the layers
         self._layers: tuple[Hidden, ...] = ()
 
     def __call__(self, x: Array, context: Context) -> tuple[Array, Backward]:
@@ -76,12 +76,10 @@ class Perceptron(Fused):
             return self._otherwise(x, context)
         z, first_back = self.parts[0].run("", x)
         parameters = [p for part in self.parts[1:] for p in part.parameters_here.values()]
-        store, layers = parameters[0].store, self._hidden([p.place for p in parameters])
+        store, layers = parameters[0].store, self._hidden()[1:]
         op = backend.pair("perceptron", z, store.vector, layers=layers)
         y, cache = op.forward(z, store.vector, layers=layers)
-        if context.update_statistics:
-            for norm, (mean, var) in zip(self._norms, op.statistics(cache), strict=True):
-                norm.track(mean, var, len(x))
+        self._track(op.statistics(cache), context, len(x))
         gradients = backend.callback("perceptron", op, y, cache)
 
         def back(dy: Array, needs_dx: bool = True) -> Array | None:
@@ -93,19 +91,41 @@ class Perceptron(Fused):
 
         return y, back
 
-    def _hidden(self, places: list[int]) -> tuple[Hidden, ...]:
-        """The layers as the op wants them, with the parameters at these places."""
-        if self._places != (key := tuple(places)):
+    def step(self, x: Array, labels: Array, context: Context, options: Mapping[str, Any]) -> tuple[Array, Array] | None:
+        """(mean softmax cross-entropy, logits) of a training pass, after which all gradients stand in the store.
+
+        None where that is not done in one go: then nothing has been done.
+        """
+        if not context.training or context.tap is not None or len(x) * self._products > SMALL:
+            return None
+        x = x.reshape(len(x), -1)
+        store, layers = self.parts[0].parameters_here["w"].store, self._hidden()
+        function = backend.pair("perceptron_step", x, labels, store.vector, store.gradient, layers=layers, **options)
+        if not hasattr(function, "supports"):  # the reference, which gains nothing by it and checks less
+            return None
+        loss, logits, statistics = function.run(x, labels, store.vector, store.gradient, layers=layers, **options)
+        self._track(statistics, context, len(x))
+        return loss, logits
+
+    def _track(self, statistics: Iterable[tuple[Array, Array]], context: Context, count: int) -> None:
+        if context.update_statistics:
+            for norm, (mean, var) in zip(self._norms, statistics, strict=True):
+                norm.track(mean, var, count)
+
+    def _hidden(self) -> tuple[Hidden, ...]:
+        """The layers as the ops want them, the first product and the others."""
+        store = self.parts[0].parameters_here["w"].store
+        if self._store is not store:
             layers: list[Hidden] = []
             before: dict[str, Any] = {}  # what the product of the layer to come has before it
-            for part in self.parts[1:]:
+            for part in self.parts:
                 if isinstance(part, BatchNorm):
                     before = {"eps": part.eps, **{key: p.place for key, p in part.parameters_here.items()}}
                 elif isinstance(part, Linear):
                     own = {key: p.place for key, p in part.parameters_here.items()}
                     layers.append(Hidden(part.in_features, part.out_features, **own, **before))
                     before = {}
-            self._places, self._layers = key, tuple(layers)
+            self._store, self._layers = store, tuple(layers)
         return self._layers
 
 

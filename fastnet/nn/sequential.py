@@ -64,6 +64,14 @@ class Sequential(Container):
         chain = self._chain if self._fused is None or context.tap is not None else self._fused
         return chain(x, context)
 
+    def whole_step(self, x: Array, labels: Array, context: Context,
+                   options: Mapping[str, Any]) -> tuple[Array, Array] | None:
+        """(mean softmax cross-entropy, logits) of a pass forward and back, where the model is fused into one layer that
+        can do that in one go; else None, and nothing is done.
+        """
+        layers = self._fused.layers if self._fused is not None else []
+        return layers[0].step(x, labels, context, options) if len(layers) == 1 and hasattr(layers[0], "step") else None
+
     def fuse(self) -> list[Layer]:
         if self._fused is None:
             self._fused = Chain(fused(self.layers))

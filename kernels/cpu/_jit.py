@@ -64,8 +64,8 @@ class ParallelKernel:
     """
 
     def __init__(self, function: Callable, cost: int) -> None:
-        self._serial = _compiled(function, "serial")
-        self._parallel = _compiled(function, "parallel", parallel=True)
+        self.serial = _compiled(function, "serial")
+        self.parallel = _compiled(function, "parallel", parallel=True)
         self._cost = cost
 
     def __call__(self, *arguments: Any) -> Any:
@@ -75,7 +75,7 @@ class ParallelKernel:
         """The variant for this many simple operations."""
         if rehearsing():
             return _not_run
-        return self._parallel if work >= PARALLEL_WORK else self._serial
+        return self.parallel if work >= PARALLEL_WORK else self.serial
 
 
 def _not_run(*arguments: Any) -> float:

@@ -34,19 +34,9 @@ def supports(x, w, b=None):
 
 def forward(x, w, b, relu):
     x, w = contiguous(x), contiguous(w)
-    n, d = x.shape
-    y = empty((n, w.shape[1]), x.dtype)
+    y = empty((len(x), w.shape[1]), x.dtype)
     bias = zeros(w.shape[1], x.dtype) if b is None else contiguous(b)
-    skinny = _is_skinny(x, w)
-    if n > ROWS or d <= FEATURES:
-        scratch, size = _scratch(x, 2 * d if skinny else 0)
-        _forward_rows.sized(_work(x, w))(x, w, bias, relu, skinny, scratch, size, y, SCALARS[x.dtype])
-    else:
-        length = _length(d)
-        scratch, size = _scratch(x, 2 * length)
-        partial = empty(-(-d // length) * y.size, x.dtype)
-        _forward_features.sized(_work(x, w))(x, w, bias, relu, length, skinny, scratch, size, partial, y,
-                                             SCALARS[x.dtype])
+    product.sized(work(x.shape, w.shape[1]))(x, w, bias, relu, *workspace(x, w.shape[1]), y, SCALARS[x.dtype])
     return y, (x, w, y if relu else None, b is not None)
 
 
@@ -64,17 +54,36 @@ def backward(dy, cache, needs, into):
             _mask(dy, y, dz)
         if db is not None:
             column_sums(dz, db)
-    skinny = _is_skinny(x, w)
-    scratch, size = _scratch(x, len(x) * STRIP * LANES[x.dtype] if skinny and needs_w else 0)
-    _backward.sized(_work(x, w))(
+    products_backward.sized(work(x.shape, w.shape[1]))(
         x, w, dz if y is None else y, dy, short and y is not None, short and db is not None, dx is not None,
-        dw is not None, _length(x.shape[1]), skinny, scratch, size, dz, w[:0] if dx is None else dx,
+        dw is not None, *workspace_backward(x, w.shape[1]), dz, w[:0] if dx is None else dx,
         w[:0] if dw is None else dw, w[:0, 0] if db is None else db, SCALARS[x.dtype])
     return dx, dw, db
 
 
-def _work(x, w):
-    return x.shape[0] * w.size // 8  # BLAS does some eight multiply-adds in the time of a simple operation
+def work(shape, outputs):
+    """The weight of the products, for `ParallelKernel`: BLAS does some eight multiply-adds in the time of one."""
+    return shape[0] * shape[1] * outputs // 8
+
+
+def workspace(x, outputs):
+    """How and in which memory `product` works: features a block, or 0 for blocks of rows; whether skinny; the scratch of
+    all threads, and how much of it is one thread's; partial sums.
+    """
+    n, d = x.shape
+    skinny = _is_skinny(x, outputs)
+    by_rows = n > ROWS or d <= FEATURES
+    length = 0 if by_rows else _length(d)
+    size = _skinny.SCRATCH + 2 * (length or d) if skinny else 0
+    return (length, skinny, empty(numba.get_num_threads() * size, x.dtype), size,
+            empty(0 if by_rows else -(-d // length) * n * outputs, x.dtype))
+
+
+def workspace_backward(x, outputs):
+    """The same for `products_backward`, which has no partial sums."""
+    skinny = _is_skinny(x, outputs)
+    size = _skinny.SCRATCH + len(x) * STRIP * LANES[x.dtype] if skinny else 0
+    return _length(x.shape[1]), skinny, empty(numba.get_num_threads() * size, x.dtype), size
 
 
 def _length(d):
@@ -83,65 +92,51 @@ def _length(d):
     return -(-d // blocks // 16) * 16
 
 
-def _is_skinny(x, w):
-    return x.shape[1] > FEATURES and x.shape[0] >= _skinny.ROWS and w.shape[1] <= FEW
-
-
-def _scratch(x, entries):
-    """Scratch of all threads, and how much of it is one thread's: so many entries beside a skinny product's own."""
-    size = _skinny.SCRATCH + entries
-    return empty(numba.get_num_threads() * size, x.dtype), size
+def _is_skinny(x, outputs):
+    return x.shape[1] > FEATURES and len(x) >= _skinny.ROWS and outputs <= FEW
 
 
 @parallel_kernel()
-def _forward_rows(x, w, b, relu, is_skinny, scratch, size, y, scalars):
+def product(x, w, b, relu, length, is_skinny, scratch, size, partial, y, scalars):
+    """y = x w + b, or max(0, that)."""
     n, d = x.shape
     k = w.shape[1]
     zero = y.dtype.type(0)
-    blocks = max(1, n // SKINNY_ROWS) if is_skinny else (n + ROWS - 1) // ROWS
-    for block in prange(blocks):
-        start = block * n // blocks if is_skinny else block * ROWS
-        stop = (block + 1) * n // blocks if is_skinny else min(n, start + ROWS)
-        if is_skinny:
-            forward_part(x, start, stop, w, 0, d, scratch, numba.get_thread_id() * size, y.reshape(-1), start * k)
+    if length == 0:
+        rows = SKINNY_ROWS if is_skinny else ROWS
+        blocks = max(1, n // rows) if is_skinny else (n + rows - 1) // rows
+        for block in prange(blocks):
+            start, stop = block * n // blocks, (block + 1) * n // blocks
+            if is_skinny:
+                forward_part(x, start, stop, w, 0, d, scratch, numba.get_thread_id() * size, y.reshape(-1), start * k)
+            else:
+                gemm(NORMAL, NORMAL, stop - start, k, d, address(x, start * d), d, address(w, 0), k, False,
+                     address(y, start * k), k, scalars)
             for i in range(start, stop):
                 for j in range(k):
                     y[i, j] += b[j]
-        else:
-            for i in range(start, stop):
-                for j in range(k):
-                    y[i, j] = b[j]
-            gemm(NORMAL, NORMAL, stop - start, k, d, address(x, start * d), d, address(w, 0), k, True,
-                 address(y, start * k), k, scalars)
-        if relu:
-            for i in range(start, stop):
-                for j in range(k):
-                    y[i, j] = zero if y[i, j] <= zero else y[i, j]  # in this order a NaN stays one
-
-
-@parallel_kernel()
-def _forward_features(x, w, b, relu, length, is_skinny, scratch, size, partial, y, scalars):
-    n, d = x.shape
-    k = w.shape[1]
-    blocks = (d + length - 1) // length
-    zero = y.dtype.type(0)
-    for block in prange(blocks):
-        start = block * length
-        stop = min(d, start + length)
-        if is_skinny:
-            forward_part(x, 0, n, w, start, stop, scratch, numba.get_thread_id() * size, partial, block * n * k)
-        else:
-            gemm(NORMAL, NORMAL, n, k, stop - start, address(x, start), d, address(w, start * k), k, False,
-                 address(partial, block * n * k), k, scalars)
-    for i in range(n):
-        for j in range(k):
-            y[i, j] = b[j]
-        for block in range(blocks):
+                if relu:
+                    for j in range(k):
+                        y[i, j] = zero if y[i, j] <= zero else y[i, j]  # in this order a NaN stays one
+    else:
+        blocks = (d + length - 1) // length
+        for block in prange(blocks):
+            start = block * length
+            stop = min(d, start + length)
+            if is_skinny:
+                forward_part(x, 0, n, w, start, stop, scratch, numba.get_thread_id() * size, partial, block * n * k)
+            else:
+                gemm(NORMAL, NORMAL, n, k, stop - start, address(x, start), d, address(w, start * k), k, False,
+                     address(partial, block * n * k), k, scalars)
+        for i in range(n):
             for j in range(k):
-                y[i, j] += partial[(block * n + i) * k + j]
-        if relu:
-            for j in range(k):
-                y[i, j] = zero if y[i, j] <= zero else y[i, j]
+                y[i, j] = b[j]
+            for block in range(blocks):
+                for j in range(k):
+                    y[i, j] += partial[(block * n + i) * k + j]
+            if relu:
+                for j in range(k):
+                    y[i, j] = zero if y[i, j] <= zero else y[i, j]
 
 
 @parallel_kernel()
@@ -153,7 +148,7 @@ def _mask(dy, y, dz):
 
 
 @parallel_kernel()
-def _backward(x, w, y, dy, masks, sums, needs_x, needs_w, length, is_skinny, scratch, size, dz, dx, dw, db, scalars):
+def products_backward(x, w, y, dy, masks, sums, needs_x, needs_w, length, is_skinny, scratch, size, dz, dx, dw, db, scalars):
     n, d = x.shape
     k = w.shape[1]
     if masks:

@@ -19,11 +19,11 @@ FEATURES, OUTPUTS, W, B, GAMMA, BETA, COLUMN = range(7)  # columns of the table;
 
 def supports(x, vector, *, layers):
     return (x.ndim == 2 and vector.ndim == 1 and is_float(x, vector) and len(x) > 0 and len(layers) > 0
-            and layers[0].features == x.shape[1] and _fits(layers, vector.size))
+            and layers[0].features == x.shape[1] and fits(layers, vector.size))
 
 
 @functools.lru_cache(maxsize=256)
-def _fits(layers, size):
+def fits(layers, size):
     """Whether the layers fit one another and lie in a vector of this size."""
     return (all(a.outputs == b.features for a, b in itertools.pairwise(layers))
             and all(layer.w >= 0 and min(layer[2:6]) >= ABSENT and layer.eps > 0
@@ -34,18 +34,22 @@ def _fits(layers, size):
 
 def forward(x, vector, *, layers):
     x, vector = contiguous(x), contiguous(vector)
-    table, eps, columns = _table(layers)
+    table, eps, columns = table_of(layers)
     n, last = len(x), layers[-1].outputs
     y, inner, found = (empty(size, x.dtype) for size in (n * columns, n * columns, 3 * columns))
     result = empty((n, last), x.dtype)
     if not rehearsing():
-        _forward(x, vector, table, eps, y, inner, found, result, SCALARS[x.dtype])
+        forward_layers(x, vector, table, eps, y, inner, found, result, SCALARS[x.dtype])
     return result, (x, vector, layers, y, inner, found)
 
 
 def statistics(cache):
     _, _, layers, _, _, found = cache
-    table, _, _ = _table(layers)
+    return statistics_of(layers, found)
+
+
+def statistics_of(layers, found):
+    table, _, _ = table_of(layers)
     for layer, row in zip(layers, table, strict=True):
         if layer.gamma >= 0:
             at, d = 3 * int(row[COLUMN]), layer.features
@@ -60,16 +64,16 @@ def backward_into(dy, cache, needs, into):
     """Writes to the layers' own places in the vector of gradients alone."""
     x, vector, layers, y, inner, found = cache
     needs_x, needs_vector = needs or (True, True)
-    table, _, columns = _table(layers)
+    table, _, columns = table_of(layers)
     gradient = into[1] if needs_vector and into[1] is not None else np.zeros_like(vector)
     dx, scratch = empty(x.shape, x.dtype), empty((2, len(x) * columns), x.dtype)
     if not rehearsing():
-        _backward(contiguous(dy), x, vector, table, y, inner, found, scratch, dx, gradient, SCALARS[x.dtype])
+        backward_layers(contiguous(dy), x, vector, table, y, inner, found, scratch, dx, gradient, SCALARS[x.dtype])
     return dx if needs_x else None, gradient if needs_vector else None
 
 
 @functools.lru_cache(maxsize=256)
-def _table(layers):
+def table_of(layers):
     """The layers as numbers, their eps, and the features of all together."""
     columns = np.cumsum([0, *(layer.features for layer in layers)])
     table = np.array([(*layer[:6], column) for layer, column in zip(layers, columns, strict=False)], np.int64)
@@ -83,7 +87,7 @@ def _rows(a, n, column, width):
 
 
 @kernel()
-def _forward(z, vector, table, eps, y, inner, found, result, scalars):
+def forward_layers(z, vector, table, eps, y, inner, found, result, scalars):
     n = len(z)
     zero = z.dtype.type(0)
     for i in range(len(table)):
@@ -104,7 +108,7 @@ def _forward(z, vector, table, eps, y, inner, found, result, scalars):
 
 
 @kernel()
-def _backward(dy, z, vector, table, y, inner, found, scratch, dz, gradient, scalars):
+def backward_layers(dy, z, vector, table, y, inner, found, scratch, dz, gradient, scalars):
     n = len(z)
     zero = z.dtype.type(0)
     given = dy

@@ -19,7 +19,7 @@ def supports(x, labels, *, label_smoothing=0.0):
 def forward(x, labels, *, label_smoothing=0.0):
     x, labels = contiguous(x), np.ascontiguousarray(labels, np.int64)
     p = empty(x.shape, x.dtype)
-    loss = _forward(x, labels, label_smoothing, p)
+    loss = mean_loss(x, labels, label_smoothing, p)
     if loss < 0:  # the kernel met a label that is no column
         require_labels("softmax_cross_entropy", labels, *x.shape)
     return np.asarray(loss, x.dtype), (p, labels, label_smoothing)
@@ -30,12 +30,12 @@ def backward(dy, cache, needs=None):
         return None, None
     p, labels, label_smoothing = cache
     dx = empty(p.shape, p.dtype)
-    _backward(p, float(dy), labels, label_smoothing, dx)
+    mean_loss_backward(p, float(dy), labels, label_smoothing, dx)
     return dx, None
 
 
 @parallel_kernel(cost=16)
-def _forward(x, labels, smoothing, p):
+def mean_loss(x, labels, smoothing, p):
     n, classes = x.shape
     for i in range(n):
         if labels[i] < 0 or labels[i] >= classes:
@@ -64,7 +64,7 @@ def _forward(x, labels, smoothing, p):
 
 
 @parallel_kernel(cost=16)
-def _backward(p, dy, labels, smoothing, dx):
+def mean_loss_backward(p, dy, labels, smoothing, dx):
     n, classes = p.shape
     rest = smoothing / classes
     for block in prange((n + ROWS - 1) // ROWS):
