@@ -143,7 +143,9 @@ class _Watch:
 
         def run(*arrays: Any, **options: Any) -> Any:
             found = self._timed(f"{label} run", module.run, *arrays, **options)
-            self._need(f"{label} run", 0, read + _bytes(found))
+            products = [2 * len(x) * layer.features * layer.outputs for layer in layers]
+            operations = 3 * sum(products) - sum(products[:1])  # both ways, without dx of the first
+            self._need(f"{label} run", operations, read + _bytes(found))
             return found
 
         public = {key: value for key, value in vars(module).items() if not key.startswith("_")}

@@ -146,8 +146,9 @@ def test_command_prints_and_records(run, tmp_path):
     assert [(r["workload"], r["batch_size"]) for r in results] == [("mlp3", 8), ("mlp3", 16), ("lenet5", 8),
                                                                    ("lenet5", 16)]
     assert results[2]["operations"] == 2 * 8 * (651_720 + 651_720 + 651_720 - 28 * 28 * 6 * 75)  # no dx of the first
+    assert results[0]["operations"] == 2 * 8 * (2 * 3072 * 50 + 3 * (50 * 50 + 50 * 10))  # all in one go
     status, out, _ = run("bench", "mlp3", "--batch-size", "8", "--profile", "--seconds", "0.01")
-    assert status == 0 and "perceptron 50 backward" in out and "floor / time" in out
+    assert status == 0 and "perceptron_step 3072 run" in out and "floor / time" in out
     status, out, _ = run("bench", "lenet5", "--option", "filters=(2,3)", "--input", "16x16x3", "--epoch", "--images",
                          "200", "--seconds", "0.01", "--no-torch")
     assert status == 0 and "lenet5 epoch, filters (2, 3), 16x16x3" in out

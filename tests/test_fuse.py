@@ -261,6 +261,6 @@ def test_a_label_that_is_none_leaves_a_perceptron_as_it_was():
     model = fn.Sequential(STEPS["batch norm, no biases"](), seed=3)
     step = fn.TrainStep(model, fn.SGD(lr=0.1))
     before = {name: value.tobytes() for name, value in model.state().items()}
-    with pytest.raises(ValueError, match="label 5 at index 3 is outside 0..4"):
+    with pytest.raises(ValueError, match=r"label 5 at index 3 is outside 0\.\.4"):
         step(normal(600, 108).astype("float32"), np.array([0, 1, 2, 5] * 150))
     assert {name: value.tobytes() for name, value in model.state().items()} == before

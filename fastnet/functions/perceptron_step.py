@@ -1,7 +1,7 @@
 """A perceptron and its loss, forward and backward in one go: what a training step does before its update.
 
-x (N, D_0) goes through the first product, the other layers and the mean softmax cross-entropy, and back, by the equations
-of `fastnet.ops.linear`, `fastnet.ops.perceptron` and `fastnet.ops.softmax_cross_entropy`; dx is not computed.
+x (N, D_0) goes through the first product, the other layers and the mean softmax cross-entropy, and back, by the
+equations of `fastnet.ops.linear`, `fastnet.ops.perceptron` and `fastnet.ops.softmax_cross_entropy`; dx is not computed.
 """
 
 from fastnet.arrays import array_module

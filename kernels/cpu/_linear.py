@@ -67,8 +67,8 @@ def work(shape, outputs):
 
 
 def workspace(x, outputs):
-    """How and in which memory `product` works: features a block, or 0 for blocks of rows; whether skinny; the scratch of
-    all threads, and how much of it is one thread's; partial sums.
+    """How and in which memory `product` works: features a block, or 0 for blocks of rows; whether skinny; the scratch
+    of all threads, and how much of it is one thread's; partial sums.
     """
     n, d = x.shape
     skinny = _is_skinny(x, outputs)
@@ -148,7 +148,8 @@ def _mask(dy, y, dz):
 
 
 @parallel_kernel()
-def products_backward(x, w, y, dy, masks, sums, needs_x, needs_w, length, is_skinny, scratch, size, dz, dx, dw, db, scalars):
+def products_backward(x, w, y, dy, masks, sums, needs_x, needs_w, length, is_skinny, scratch, size, dz, dx, dw, db,
+                      scalars):
     n, d = x.shape
     k = w.shape[1]
     if masks:

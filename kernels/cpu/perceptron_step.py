@@ -44,8 +44,7 @@ def run(x, labels, vector, gradient, *, layers, label_smoothing=0.0):
 @kernel()
 def _run(x, labels, vector, gradient, w, b, table, eps, smoothing, forward, backward, z, dz, inner, y, found, scratch,
          logits, p, scalars):
-    n, d = x.shape
-    k = z.shape[1]
+    d, k = x.shape[1], z.shape[1]
     length, skinny, memory, size, partial = forward
     bias = vector[b : b + k] if b >= 0 else np.zeros(k, x.dtype)
     _product(x, vector[w : w + d * k].reshape((d, k)), bias, False, length, skinny, memory, size, partial, z, scalars)
