@@ -39,7 +39,11 @@ class StrictArray:
         return _wrapped_function(found) if callable(found) else wrap(found)
 
     def __getitem__(self, index):
-        return wrap(self._raw[unwrap(index)])
+        index = unwrap(index)
+        found = self._raw[index]
+        if isinstance(found, np.generic):  # on a GPU one entry is a view too
+            found = self._raw[(*index, ...) if isinstance(index, tuple) else (index, ...)]
+        return wrap(found)
 
     def __setitem__(self, index, value):
         self._raw[unwrap(index)] = unwrap(value)
@@ -69,7 +73,8 @@ class _Namespace:
 
     @staticmethod
     def asarray(x, dtype=None):
-        return StrictArray(np.asarray(x if isinstance(x, np.ndarray) else unwrap(x), dtype))
+        # A plain array is copied, as it is to a GPU.
+        return StrictArray(np.array(x, dtype) if isinstance(x, np.ndarray) else np.asarray(unwrap(x), dtype))
 
     array = asarray
 
