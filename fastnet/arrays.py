@@ -42,11 +42,12 @@ HOST_DEVICES = (1, 3, 11, 13)
 GPUS = {2: "CUDA", 8: "Metal", 10: "ROCm", 14: "oneAPI"}
 
 
-def from_elsewhere(name: str, x: Any) -> Any:
+def from_elsewhere(name: str, x: Any, library: Any = np) -> Any:
     """An array of another library (what has `__dlpack__`, such as a torch tensor) as a NumPy array on the same memory.
 
-    NumPy's and CuPy's arrays, and what is no array, are returned as they are. Raises TypeError for an array in a GPU's
-    memory and for one that NumPy cannot look into (bfloat16, a tensor that requires gradients).
+    One in a GPU's memory becomes an array of `library`, where that is CuPy. NumPy's and CuPy's arrays, and what is no
+    array, are returned as they are. Raises TypeError for an array in a GPU's memory while `library` is NumPy, and for
+    one that cannot be looked into (bfloat16, a tensor that requires gradients).
     """
     if isinstance(x, (np.ndarray, np.generic)) or is_cupy(x) or not hasattr(x, "__dlpack__"):
         return x
@@ -55,6 +56,8 @@ def from_elsewhere(name: str, x: Any) -> Any:
         device = int(x.__dlpack_device__()[0])
         if device in HOST_DEVICES:
             return np.from_dlpack(x)
+        if library is not np:
+            return library.from_dlpack(x)
     except (BufferError, RuntimeError, TypeError, ValueError, AttributeError) as error:
         raise TypeError(f"{name} is a {kind} of {getattr(x, 'dtype', 'unknown type')} that NumPy cannot take over: "
                         f"{error}") from None
@@ -69,6 +72,19 @@ def to_numpy(x: Array) -> np.ndarray:
     if hasattr(x, "get"):
         return x.get()
     return np.asarray(x)
+
+
+def move(x: Array, library: Any) -> Array:
+    """`x` as an array of `library`: itself if it is one, else a copy by way of main memory."""
+    if array_module(x) is library:
+        return x
+    host = to_numpy(x)
+    return host if library is np else library.asarray(host)
+
+
+def assign(target: Array, values: Array) -> None:
+    """Write `values`, of any library, into all of `target`."""
+    target[...] = move(values, array_module(target))
 
 
 LINE = 64  # bytes of a cache line, and of the widest vectors
@@ -144,9 +160,11 @@ def release() -> None:
         memory.release()
 
 
-def zeros_aligned(size: int, dtype: Any) -> Array:
+def zeros_aligned(size: int, dtype: Any, library: Any = np) -> Array:
     """A zeroed vector of `size` entries that starts on a 64-byte boundary (one cache line, one AVX-512 load)."""
     dtype = np.dtype(dtype)
+    if library is not np:
+        return library.zeros(size, dtype=dtype)  # CuPy's start on 512
     if rehearsing():
         return zeros(size, dtype)
     return _aligned(np.zeros(size * dtype.itemsize + LINE, np.uint8), size, dtype)
@@ -161,6 +179,30 @@ def accumulator(dtype: Any) -> np.dtype:
     """The type sums are kept in: float32 for 16-bit storage, otherwise the storage type itself."""
     dtype = np.dtype(dtype)
     return np.dtype(np.float32) if dtype.itemsize == 2 else dtype
+
+
+def floating(dtype: Any) -> np.dtype:
+    """The floating type of that name, `bfloat16` too, which NumPy has from the package ml_dtypes.
+
+    Raises ImportError where that is missing, ValueError for any type but a floating one and complex128 (which the
+    complex step needs), TypeError for what names no type.
+    """
+    if isinstance(dtype, str) and dtype == "bfloat16":
+        try:
+            import ml_dtypes
+        except ImportError:
+            raise ImportError("bfloat16 needs the package ml_dtypes, which is not installed (pip install "
+                              "'fastnet[bfloat16]')") from None
+        return np.dtype(ml_dtypes.bfloat16)
+    found = np.dtype(dtype)
+    if not is_floating(found) or (found.kind == "c" and found != np.complex128):
+        raise ValueError(f"dtype must be floating (float32, float64, bfloat16 or float16) but is {found}")
+    return found
+
+
+def is_floating(dtype: np.dtype) -> bool:
+    """Whether the type holds floating or complex numbers; bfloat16 is of no kind that NumPy knows."""
+    return dtype.kind in "fc" or (dtype.kind == "V" and dtype.name == "bfloat16")
 
 
 def erf(x: Array) -> Array:
@@ -183,7 +225,7 @@ def require_float(op: str, **named: Array | None) -> None:
         if x is None:
             continue
         _require_array(op, name, x)
-        if x.dtype.kind not in "fc":
+        if not is_floating(x.dtype):
             raise TypeError(f"{op}: {name} is {x.dtype}, but floating-point numbers are needed "
                             f"(convert it: {name}.astype('float32'))")
 

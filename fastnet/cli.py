@@ -7,11 +7,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from fastnet import cli_options, cli_trained
+from fastnet import cli_options, cli_trained, devices
 from fastnet.data import Dataset
 from fastnet.nn.models import MODELS, Settings, build, entry, fitting
 from fastnet.nn.sequential import Sequential
 from fastnet.nn.summary import align, format_summary
+
+# What is not a mistake of ours, and is said in one line.
+EXPECTED = (ValueError, TypeError, ImportError, OSError, FloatingPointError, OverflowError, devices.DeviceError)
+SIXTEEN_BITS = ("bfloat16", "float16")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -45,10 +49,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader of our output (head, less) has gone; nothing is left to say, not even at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ValueError, TypeError, ImportError, OSError, FloatingPointError, OverflowError) as error:
-        if os.environ.get("FASTNET_TRACEBACK"):
+    except Exception as error:
+        text = _one_line(error) if isinstance(error, EXPECTED) else devices.fault(error)
+        if text is None or os.environ.get("FASTNET_TRACEBACK"):
             raise
-        print(f"fastnet {options.command}: {_one_line(error)}", file=sys.stderr)
+        print(f"fastnet {options.command}: {text}", file=sys.stderr)
         return 2
 
 
@@ -86,7 +91,7 @@ def _parser() -> _Parser:
     reach.add_argument("--steps", type=int, default=200, help="steps in between (default 200)")
     check = command("check", check_gradients, "Check gradients: all ops and some whole models, or those named.")
     check.add_argument("names", nargs="*", metavar="NAME", help="ops or models (default: all)")
-    check.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    cli_options.add_device(check)
     check.add_argument("--seed", type=int, default=0, help="of the random inputs (default 0)")
     cli_trained.add_predict(command("predict", cli_trained.predict, "Tell what images show, by the model of a run."))
     cli_trained.add_export(command("export", cli_trained.export, "Write a finished run's weights for PyTorch."))
@@ -140,8 +145,9 @@ def _data_options(parser: argparse.ArgumentParser) -> None:
     add("--order", choices=("random", "file"), default="random", help="how the split is drawn")
     add("--batch-size", type=int)
     add("--seed", type=int, default=0)
-    add("--device", choices=("cpu", "cuda"), default="cpu")
-    add("--dtype", choices=("float32", "float64"), default="float32")
+    cli_options.add_device(parser)
+    add("--dtype", choices=("float32", "float64", *SIXTEEN_BITS), default="float32",
+        help="of the activations; with the last two, which are for GPUs, parameters are float32")
     add("--threads", type=int, help="threads of the kernels; the result has the same bits for any number")
     add("--out", type=Path, help="what to write (default: a new directory or file under runs/)")
     add = parser.add_argument_group("loss and model").add_argument
@@ -227,7 +233,10 @@ def _prepared(options: argparse.Namespace) -> tuple[Dataset, Sequential, dict[st
     from fastnet.data import load
 
     settings = entry(options.model).settings
-    _require_device(options.device)
+    devices.library(options.device)
+    if options.dtype in SIXTEEN_BITS and options.device == "cpu":
+        raise ValueError(f"--dtype {options.dtype} is for GPUs: no kernel for the CPU takes it, and float32 is many "
+                         "times faster there")
     if options.threads is not None:
         _set_threads(options.threads)
     given = cli_options.model_options(options)
@@ -240,7 +249,7 @@ def _prepared(options: argparse.Namespace) -> tuple[Dataset, Sequential, dict[st
     if data.identity.get("notice"):
         print(data.identity["notice"], flush=True)
     given |= fitting(options.model, data.train.images.shape[1:], len(data.classes))
-    model = build(options.model, seed=options.seed, dtype=options.dtype, **given)
+    model = build(options.model, seed=options.seed, dtype=options.dtype, device=options.device, **given)
     smoothing = options.label_smoothing
     return data, model, {
         "batch_size": _first(options.batch_size, settings.batch_size), "loss": options.loss, "seed": options.seed,
@@ -253,15 +262,15 @@ def check_gradients(options: argparse.Namespace) -> int:
     from fastnet.check import check_models, check_ops, format_table
     from fastnet.check.cases import ops
 
-    _require_device(options.device)
+    devices.library(options.device)
     wrong = [name for name in options.names if name not in ops() and name not in MODELS]
     if wrong:
         raise ValueError(f"{', '.join(map(repr, wrong))}: no such op or model; ops are {', '.join(ops())}; models are "
                          f"{', '.join(MODELS)}")
     reports = check_ops([name for name in options.names if name not in MODELS] if options.names else None,
-                        seed=options.seed)
+                        seed=options.seed, device=options.device)
     reports += check_models([name for name in options.names if name in MODELS] if options.names else None,
-                            seed=options.seed)
+                            seed=options.seed, device=options.device)
     print(format_table(reports))
     failed = sum(not report.passed for report in reports)
     print(f"{len(reports) - failed} of {len(reports)} checks passed, "
@@ -355,13 +364,6 @@ def environment(options: argparse.Namespace) -> None:
     rows = describe()
     width = max(len(what) for what, _ in rows)
     print("\n".join(f"{what:<{width}}  {value}" for what, value in rows))
-
-
-def _require_device(device: str) -> None:
-    if device == "cuda":
-        from fastnet.environment import gpu
-
-        raise ValueError(f"--device cuda: this version trains on the CPU only (GPU: {gpu()})")
 
 
 def _set_threads(threads: int) -> None:

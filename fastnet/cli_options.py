@@ -9,6 +9,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from fastnet import devices
 from fastnet.data import Augmentation
 from fastnet.nn.models import Settings
 from fastnet.optim.optimizers import OPTIMIZERS, Optimizer
@@ -29,6 +30,10 @@ SCHEDULE_OPTIONS: dict[str, dict[str, str]] = {
     "warmup_linear": {"warmup_steps": "warmup_epochs"},
     "reduce_on_plateau": {"factor": "factor", "patience": "patience", "metric": "metric", "min_lr": "lr_min"},
 }
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", choices=tuple(devices.LIBRARIES), default="cpu", help="where the arrays live")
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fastnet import cli_options
 from fastnet.nn.sequential import Sequential
 from fastnet.nn.summary import align
 
@@ -16,6 +17,7 @@ def add_predict(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("images", metavar="IMAGE", nargs="+", type=Path)
     parser.add_argument("--top", type=int, default=3, metavar="N", help="how many classes to show (default 3)")
     parser.add_argument("--json", action="store_true", help="all classes of every image as JSON")
+    cli_options.add_device(parser)
 
 
 def add_export(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +33,7 @@ def predict(options: argparse.Namespace) -> None:
     if options.top < 1:
         raise ValueError(f"--top must be at least 1 but is {options.top}")
     require_pillow()
-    run = load_run(options.run_dir)
+    run = load_run(options.run_dir, device=options.device)
     if run.input_shape[2] not in MODES:
         raise ValueError(f"{options.run_dir}: its images have {run.input_shape[2]} channels; files have "
                          f"{' or '.join(map(str, MODES))}")

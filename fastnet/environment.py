@@ -5,6 +5,7 @@ import os
 import platform
 from importlib import metadata
 
+from fastnet import devices
 from fastnet.arrays import blas
 from fastnet.kernels.cuda import _nvrtc
 from fastnet.paths import cache_folder
@@ -33,16 +34,11 @@ def describe() -> list[tuple[str, str]]:
 
 
 def gpu() -> str:
-    """The first GPU's name, or why there is none."""
-    if importlib.util.find_spec("cupy") is None:
-        return "none: CuPy is not installed (pip install 'fastnet[cuda12]' or 'fastnet[cuda13]')"
-    import cupy
-
+    """The first GPU's name and driver, or why there is none."""
     try:
-        properties = cupy.cuda.runtime.getDeviceProperties(0)
-    except cupy.cuda.runtime.CUDARuntimeError as error:
+        return devices.gpu(devices.import_cupy())
+    except (ImportError, devices.DeviceError) as error:
         return f"none: {error}"
-    return f"{properties['name'].decode()}, sm_{properties['major']}{properties['minor']}"
 
 
 def _version(name: str) -> str | None:

@@ -6,7 +6,6 @@ import os
 import runpy
 import subprocess
 import sys
-import types
 from functools import partial
 from importlib import metadata, util
 from pathlib import Path
@@ -128,28 +127,6 @@ def test_env_without_numba(run, monkeypatch):
     assert f"cores                {os.cpu_count()}\n" in out
 
 
-class NoDeviceError(RuntimeError):
-    pass
-
-
-@pytest.mark.parametrize(("properties", "expected"), [
-    (lambda device: {"name": b"Test GPU", "major": 9, "minor": 0}, "Test GPU, sm_90"),
-    (lambda device: 1 / 0 if device else (_ for _ in ()).throw(NoDeviceError("no device")), "none: no device"),
-])
-def test_the_gpu_is_asked_for_its_name(monkeypatch, properties, expected):
-    runtime = types.SimpleNamespace(getDeviceProperties=properties, CUDARuntimeError=NoDeviceError)
-    cupy = types.ModuleType("cupy")
-    cupy.cuda = types.SimpleNamespace(runtime=runtime)
-    monkeypatch.setitem(sys.modules, "cupy", cupy)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
-    assert environment.gpu() == expected
-
-
-def test_the_gpu_without_cupy(monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert environment.gpu().startswith("none: CuPy is not installed (pip install 'fastnet[cuda12]'")
-
-
 def test_cupy_is_found_under_its_wheels_names(monkeypatch):
     def version(name):
         if name in ("cupy-cuda13x", "torch"):
@@ -228,7 +205,7 @@ def test_check_of_models(run, monkeypatch):
 def test_check_of_everything_takes_all_ops_and_the_catalogue(run, monkeypatch):
     checked = []
 
-    def check_ops(names, seed):
+    def check_ops(names, seed, device):
         checked.append(names)
         return []
 
@@ -414,7 +391,7 @@ def test_bad_usage(run, arguments, message):
     (["mlp2", "--batch-size", 101], "batch size 101 is larger than the 100 training images"),
     (["mlp2", "--batch-size", 0], "batch size 0 is not at least 1"),
     (["mlp2", "--batch-size", -5], "batch size -5 is not at least 1"),
-    (["mlp2", "--device", "cuda"], "--device cuda: this version trains on the CPU only (GPU: "),
+    (["mlp2", "--dtype", "float16"], "--dtype float16 is for GPUs: no kernel for the CPU takes it"),
     (["mlp2", "--threads", 0], "--threads must be in 1.."),
     (["mlp2", "--threads", 100_000], "on this machine but is 100000"),
     (["mlp2", "--resume"], "--resume needs --out, the directory of the run to continue"),
@@ -454,7 +431,6 @@ def test_bad_settings_of_a_run(run, tiny_data, arguments, message):
     (["summary", "resnet"], "fastnet summary: model 'resnet' is not known"),
     (["summary", "mlp2", "--batch-size", 0], "--batch-size must be at least 1 but is 0"),
     (["check", "conv3d", "relu"], "fastnet check: 'conv3d': no such op or model; ops are avg_pool2d, batch_norm, "),
-    (["check", "--device", "cuda"], "--device cuda: this version"),
     (["plot", "absent"], "fastnet plot: absent is not a run directory"),
     (["plot", "."], "config.json is missing"),
     (["data", "--data-dir", "absent"], "cifar10: absent (named by --data-dir) does not exist"),

@@ -16,11 +16,13 @@ ROOT = Path(fastnet.__file__).parents[1]
 PACKAGES = {"fastnet": ROOT / "fastnet", "fastnet.kernels": ROOT / "kernels", "fastnet.bench": ROOT / "bench"}
 
 # Package or module -> which others of ours it may import. Inside a package any import is fine.
-BELOW_TRAIN = {"nn", "optim", "data", "backend", "plots", "arrays", "shapes", "paths", "functions", "shadows"}
+BELOW_TRAIN = {"nn", "optim", "data", "backend", "plots", "arrays", "devices", "shapes", "paths", "functions",
+               "shadows"}
 MAY_IMPORT: dict[str, set[str]] = {
     "arena": set(),
     "arrays": {"arena"},
     "shapes": set(),
+    "devices": set(),
     "shadows": {"arrays"},
     "plots": set(),
     "paths": set(),
@@ -28,12 +30,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "functions": {"shapes", "arrays", "ops"},  # ops: a perceptron's step is theirs, one after the other
     "kernels": {"shapes", "arrays", "paths", "functions.philox"},  # and the function that a kernel is the twin of
     "backend": {"ops", "kernels", "functions", "arrays"},
-    "nn": {"backend", "arrays", "shapes", "paths", "functions"},
+    "nn": {"backend", "arrays", "devices", "shapes", "paths", "functions"},
     "optim": {"backend", "arrays", "shapes", "paths", "functions"},
-    "data": {"backend", "arrays", "shapes", "paths", "functions"},
-    "check": {"nn", "backend", "ops", "functions", "arrays", "shapes"},
+    "data": {"backend", "arrays", "devices", "shapes", "paths", "functions"},
+    "check": {"nn", "backend", "ops", "functions", "arrays", "devices", "shapes"},
     "train": BELOW_TRAIN,
-    "environment": {"arrays", "paths", "kernels"},
+    "environment": {"arrays", "devices", "paths", "kernels"},
     "lab": BELOW_TRAIN | {"train"},
     "reports": BELOW_TRAIN | {"train", "lab"},
 }

@@ -29,7 +29,7 @@ class WholeModel:
         return ", ".join([*(f"{key} {value}" for key, value in self.options.items()), *size,
                           f"batch {self.batch_size}"])
 
-    def check(self, seed: int = 0) -> OpReport:
+    def check(self, seed: int = 0, device: str = "cpu") -> OpReport:
         """Check it on random images and labels. Nothing is raised for a wrong gradient: the report says it."""
         model = build(self.name, seed=seed, **{**fitting(self.name, self.image), **self.options})
         rng = np.random.default_rng(seed)
@@ -40,8 +40,8 @@ class WholeModel:
                 value += 0.2 * rng.normal(size=value.shape)
         classes = model.output_shape(self.image)[-1]
         x = rng.normal(size=(self.batch_size, *self.image))
-        report = check_model(model, x, rng.integers(0, classes, self.batch_size), entries=self.entries, seed=seed,
-                             raises=False)
+        report = check_model(model.copy(device=device), x, rng.integers(0, classes, self.batch_size),
+                             entries=self.entries, seed=seed, raises=False)
         report.case = self.label
         return report
 
@@ -82,11 +82,12 @@ NAMED_ONLY = (
 )
 
 
-def check_models(names: Iterable[str] | None = None, seed: int = 0) -> list[OpReport]:
+def check_models(names: Iterable[str] | None = None, seed: int = 0, device: str = "cpu") -> list[OpReport]:
     """Check the models of the catalogue, or all entries of those that are named. Raises ValueError for unknown ones."""
     if names is None:
-        return [whole.check(seed) for whole in CATALOGUE]
+        return [whole.check(seed, device) for whole in CATALOGUE]
     names = list(names)
     for name in names:
         entry(name)
-    return [whole.check(seed) for name in names for whole in (*CATALOGUE, *NAMED_ONLY) if whole.name == name]
+    there = (*CATALOGUE, *NAMED_ONLY)
+    return [whole.check(seed, device) for name in names for whole in there if whole.name == name]

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from fastnet import backend
-from fastnet.arrays import Array, single_threaded_blas
+from fastnet.arrays import Array, array_module, move, single_threaded_blas, to_numpy
 from fastnet.check.complex_step import H
 from fastnet.check.errors import GradientError
 from fastnet.check.evidence import Evidence, signed
@@ -56,10 +56,12 @@ class _Tail:
     def __init__(self, model: Sequential, x: Array, labels: Array, loss: str, options: Mapping[str, Any],
                  seed: int) -> None:
         self.model, self.labels, self.loss, self.options = model, labels, loss, options
+        self.exact = x.dtype.kind == "c"
         self.stages = list(_stages(model))
         self.sides: list[Array] = []
-        self.context = Context(training=True, seed=seed, samples=np.arange(len(x)), update_statistics=False,
-                               tap=None if np.iscomplexobj(x) else self._tap)  # the complex step crosses no kinks
+        self.context = Context(training=True, seed=seed, samples=array_module(x).arange(len(x)),
+                               update_statistics=False,
+                               tap=None if self.exact else self._tap)  # the complex step crosses no kinks
         self.inputs = [x]
         for stage in self.stages[:-1]:
             self.inputs.append(run(stage, self.inputs[-1], self.context)[0])
@@ -75,9 +77,10 @@ class _Tail:
         x = self.inputs[start]
         for stage in self.stages[start:]:
             x, _ = run(stage, x, self.context)
-        exact = x if np.iscomplexobj(x) else x.astype(np.longdouble)
-        value, _ = backend.run(self.loss, exact, self.labels, **self.options)
-        return value, self.sides
+        if self.exact:
+            return backend.run(self.loss, x, self.labels, **self.options)[0], self.sides
+        wide = to_numpy(x).astype(np.longdouble)  # which no GPU has
+        return backend.run(self.loss, wide, to_numpy(self.labels), **self.options)[0], self.sides
 
 
 def check_model(model: Sequential, x: Array, labels: Array, *, loss: str = "softmax_cross_entropy",
@@ -98,13 +101,14 @@ def check_model(model: Sequential, x: Array, labels: Array, *, loss: str = "soft
     options = loss_options or {}
     rng = np.random.default_rng(seed)
     precise = model.copy("float64")
-    x = precise.prepare(x)
+    x, labels = precise.prepare(x), precise.accept("labels", labels)
+    samples = array_module(x).arange(len(x))
     report = OpReport(model.model_name or "model", "default", f"batch {len(x)}")
     with single_threaded_blas():
         real = _Tail(precise, x, labels, loss, options, seed)
-        forward_backward(precise, x, labels, Context(training=True, seed=seed, samples=np.arange(len(x)),
+        forward_backward(precise, x, labels, Context(training=True, seed=seed, samples=samples,
                                                      update_statistics=False), loss, options)
-        found = {name: gradient.copy() for name, gradient in precise.gradients().items()}
+        found = {name: to_numpy(gradient.copy()) for name, gradient in precise.gradients().items()}
         twin = model.copy("complex128")
         exact = _Tail(twin, x.astype(np.complex128), labels, loss, options, seed)
         places = _places(precise)
@@ -123,7 +127,7 @@ def check_model(model: Sequential, x: Array, labels: Array, *, loss: str = "soft
         if zero := [row.name for row in report.rows if row.zero]:
             report.notes.append(f"zero by algebra: {', '.join(zero)}")
 
-        def without_sample(n: int) -> dict[str, Array]:
+        def without_sample(n: int) -> dict[str, np.ndarray]:
             return _gradients_without(precise, x, labels, loss, options, seed, n)
 
         corrupt(report, found, evidence, len(x), without_sample, SCALE, seed)
@@ -165,7 +169,7 @@ def _gather(name: str, place: int, real: _Tail, exact: _Tail, entries: int,
         coordinates.append(int(j))
         slopes.append(slope)
     direction = signed(rng, w.shape)
-    z += 1j * H * direction
+    z += 1j * H * move(direction, array_module(z))
     derivative = float(exact(place)[0].imag) / H
     z[...] = w
     return Evidence(np.array(coordinates, dtype=int), np.array(slopes), np.array(steps), direction, derivative, 8,
@@ -180,25 +184,26 @@ def _difference(w: Array, j: int, place: int, real: _Tail) -> float | None:
         try:
             w[j] = at + step
             above, right = real(place)
-            width = w[j]
+            width = float(w[j])  # where an entry is a view, the next line would change it
             w[j] = at - step
             below, left = real(place)
-            width -= w[j]
+            width -= float(w[j])
         finally:
             w[j] = at
-        if all(np.array_equal(a, b) for a, b in zip(right, left, strict=True)):
+        if all(bool((a == b).all()) for a, b in zip(right, left, strict=True)):
             return float((above - below) / width)
     return None
 
 
 def _gradients_without(model: Sequential, x: Array, labels: Array, loss: str, options: Mapping[str, Any], seed: int,
-                       n: int) -> dict[str, Array]:
+                       n: int) -> dict[str, np.ndarray]:
     """The parameter gradients when sample n's row of dlogits is lost."""
-    logits, back = model(x, Context(training=True, seed=seed, samples=np.arange(len(x)), update_statistics=False))
+    samples = array_module(x).arange(len(x))
+    logits, back = model(x, Context(training=True, seed=seed, samples=samples, update_statistics=False))
     _, loss_back = backend.run(loss, logits, labels, **options)
     dlogits = loss_back(1.0)[0].copy()
     dlogits[n] = 0
     model.store.start_gradients()
     back(dlogits, False)
     model.store.finish_gradients()
-    return {name: gradient.copy() for name, gradient in model.gradients().items()}
+    return {name: to_numpy(gradient.copy()) for name, gradient in model.gradients().items()}

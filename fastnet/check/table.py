@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 
-from fastnet import backend
+from fastnet import backend, devices
+from fastnet.arrays import move
 from fastnet.check.cases import cases, ops
 from fastnet.check.covering import covering_cases
 from fastnet.check.op import OpReport, check_op
@@ -11,20 +12,24 @@ HEADINGS = ("op", "implementation", "case", "differences", "complex step", "entr
 
 
 def check_ops(names: Iterable[str] | None = None, implementations: Sequence[str] | None = None,
-              seed: int = 0) -> list[OpReport]:
-    """Check ops (all) on all their test inputs in every implementation for NumPy arrays that takes them.
+              seed: int = 0, device: str = "cpu") -> list[OpReport]:
+    """Check ops (all) on all their test inputs in every implementation for the device's arrays that takes them.
 
     Nothing is raised for a wrong gradient: the reports say it. Raises ValueError for an op that does not exist.
     """
+    library = devices.library(device)
+    if implementations is None:
+        implementations = backend.ORDER.get(library.__name__, ("reference",))
     reports = []
     for op in ops() if names is None else names:
         reference = backend.module("reference", op)
         for case in [*cases(op, seed), *covering_cases(op, seed)]:
-            for implementation in implementations or backend.ORDER["numpy"]:
+            arrays = [None if a is None else move(a, library) for a in case.arrays]
+            for implementation in implementations:
                 module = backend.module(implementation, op)
-                if module is None or (module is not reference and not module.supports(*case.arrays, **case.options)):
+                if module is None or (module is not reference and not module.supports(*arrays, **case.options)):
                     continue
-                reports.append(check_op(module, case.arrays, case.options, case=case.label, seed=seed,
+                reports.append(check_op(module, arrays, case.options, case=case.label, seed=seed,
                                         entries=case.entries, raises=False))
     return reports
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastnet import backend
+from fastnet.arrays import accumulator
 
 CHUNK = 512  # images summed at a time: 512 * 255^2 fits in 32 bits
 
@@ -77,7 +78,7 @@ class Standardization:
 
     def apply(self, images: np.ndarray, dtype: Any = "float32") -> np.ndarray:
         """Standardize uint8 images (N, H, W, C) of any split; the result is a new array of `dtype`."""
-        mean, scale = self.constants(images.shape[1:], dtype)
+        mean, scale = self.constants(images.shape[1:], accumulator(dtype))
         return backend.call("standardize_batch", images, np.arange(len(images)), mean, scale, dtype=dtype)
 
     def arrays(self) -> dict[str, np.ndarray]:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastnet.arrays import from_elsewhere
+from fastnet.arrays import from_elsewhere, to_numpy
 from fastnet.nn.blocks import Concatenate, Residual
 from fastnet.nn.convolution import Conv2d
 from fastnet.nn.layer import Layer, Shape
@@ -131,7 +131,7 @@ def to_torch(model: Sequential, input_shape: Shape | None = None) -> dict[str, n
         raise ValueError(f"the model is {model.dtype}; PyTorch's weights are real: model.copy('float64') is")
     state, found = model.state(), {}
     for place in places(model, input_shape):
-        found[place.theirs] = np.array(place.to_torch(state[place.ours]), order="C")
+        found[place.theirs] = np.array(place.to_torch(to_numpy(state[place.ours])), order="C")
         if place.theirs.endswith(".running_var"):
             found[f"{place.theirs.removesuffix('running_var')}{COUNTER}"] = np.array(0, np.int64)
     return found

@@ -31,8 +31,11 @@ def check_loss(loss: str, options: Mapping[str, Any] | None = None) -> None:
 
 
 def forward_backward(model: Sequential, x: Array, labels: Array, context: Context, loss: str,
-                     loss_options: Mapping[str, Any], parts: int = 1) -> tuple[Array, Array]:
+                     loss_options: Mapping[str, Any], parts: int = 1, scale: float = 1.0) -> tuple[Array, Array]:
     """Run the model and the loss forward, then backward into the model's gradients. Return (loss, logits).
+
+    The loss takes logits in the type of the parameters: 16 bits would leave three digits of it. The gradients, not the
+    loss that is returned, are `scale` times those of the loss.
 
     With `parts` > 1 the batch goes through in that many pieces, whose gradients add up to the batch's (but for batch
     normalisation, which then sees the pieces): less memory for the same step. Raises ValueError for more parts than
@@ -51,11 +54,12 @@ def forward_backward(model: Sequential, x: Array, labels: Array, context: Contex
         for start, stop in itertools.pairwise(ends):
             here = context if parts == 1 else replace(context, samples=_part(context.samples, start, stop))
             y, back = model(x[start:stop], here)
-            value, loss_back = backend.run(loss, y, labels[start:stop], **loss_options)
+            wide = y.astype(store.dtype, copy=False)
+            value, loss_back = backend.run(loss, wide, labels[start:stop], **loss_options)
             share = (stop - start) / len(x) if parts > 1 else 1.0
-            back(loss_back(share, (True, False))[0], False)
+            back(loss_back(scale * share, (True, False))[0].astype(y.dtype, copy=False), False)
             total = value if parts == 1 else total + share * value
-            logits.append(y)
+            logits.append(wide)
     store.finish_gradients()
     return total, logits[0] if parts == 1 else array_module(x).concatenate(logits)
 
@@ -69,15 +73,16 @@ def loss_and_gradients(model: Sequential, x: Array, labels: Array, *, loss: str 
     """The mean loss of a batch in training mode (no penalty) and {name: gradient}, as copies. Changes nothing.
 
     x is floating, (N, H, W, C) or (N, D); labels are (N,) integers; both may be any library's that has `__dlpack__`.
-    Raises TypeError or ValueError otherwise.
+    The results are NumPy's, or CuPy's where x is. Raises TypeError or ValueError otherwise.
     """
     check_loss(loss, loss_options)
+    given = x
     x, labels = model.prepare(x), model.accept("labels", labels)
     model.require_fit(x)
     store = model.store
     kept = store.gradient.copy()
-    context = Context(training=True, seed=model.seed, samples=np.arange(len(x)), update_statistics=False)
+    context = Context(training=True, seed=model.seed, samples=array_module(x).arange(len(x)), update_statistics=False)
     value, _ = forward_backward(model, x, labels, context, loss, loss_options or {})
-    gradients = {name: gradient.copy() for name, gradient in model.gradients().items()}
+    gradients = {name: model.answer(gradient.copy(), given) for name, gradient in model.gradients().items()}
     store.gradient[...] = kept
-    return value, gradients
+    return model.answer(value, given), gradients

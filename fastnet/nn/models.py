@@ -158,10 +158,11 @@ def input_shape(model: Sequential) -> Shape | None:
     return tuple(options.get("input_shape", row.input_shape)) if options.get("inputs", size) == size else None
 
 
-def build(name: str, *, seed: int = 0, dtype: str = "float32", **options: Any) -> Sequential:
+def build(name: str, *, seed: int = 0, dtype: str = "float32", device: str = "cpu", **options: Any) -> Sequential:
     """The model of that name, its parameters drawn from `seed`. `options` override those of the table.
 
-    Raises ValueError for an unknown name and TypeError for an unknown option.
+    `dtype` and `device` are as `Sequential` takes them. Raises ValueError for an unknown name, TypeError for an unknown
+    option, and what `devices.library` raises for a device that is not there.
     """
     row = entry(name)
     merged = {**row.options, **options}
@@ -169,6 +170,6 @@ def build(name: str, *, seed: int = 0, dtype: str = "float32", **options: Any) -
         made = row.make(**merged)
     except TypeError as error:
         raise TypeError(f"build: {name} {str(error).partition('() ')[2] or error}") from None
-    model = Sequential(made, seed=seed, dtype=dtype, name=name)
+    model = Sequential(made, seed=seed, dtype=dtype, device=device, name=name)
     model.settings = {"options": {k: str(v) if isinstance(v, Initializer) else v for k, v in merged.items()}}
     return model

@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
-from fastnet.arrays import Array, zeros_aligned
+from fastnet.arrays import Array, assign, zeros_aligned
 from fastnet.backend import Gradients
 from fastnet.nn.initializers import Initializer, fans
 
@@ -61,10 +62,12 @@ def collect(gradients: Gradients, dy: Array, needs_dx: bool, parameters: Sequenc
 class ParameterStore:
     """All parameters of a model in one vector, the penalised ones first, so that the penalty is a slice.
 
-    Between parameters there may be padding up to the next 64 bytes; its values and gradients stay zero.
+    Between parameters there may be padding up to the next 64 bytes; its values and gradients stay zero. The vectors are
+    `library`'s; the numbers are drawn in main memory, so that they are the same everywhere.
     """
 
-    def __init__(self, named: Sequence[tuple[str, Parameter]], dtype: str | np.dtype, seed: int) -> None:
+    def __init__(self, named: Sequence[tuple[str, Parameter]], dtype: str | np.dtype, seed: int,
+                 library: Any = np) -> None:
         self.dtype = np.dtype(dtype)
         self.named = dict(named)
         step = max(1, ALIGNMENT // self.dtype.itemsize)
@@ -78,15 +81,16 @@ class ParameterStore:
             if penalised:
                 self.penalised = offset
         self.places = places  # {name: where it starts}
-        self.vector = zeros_aligned(offset, self.dtype)
-        self.gradient = zeros_aligned(offset, self.dtype)
+        self.vector = zeros_aligned(offset, self.dtype, library)
+        self.gradient = zeros_aligned(offset, self.dtype, library)
         for name, parameter in self.named.items():
             parameter.store, parameter.place = self, places[name]
         gradients = self.views(self.gradient)
         for index, (name, value) in enumerate(self.views(self.vector).items()):
             parameter = self.named[name]
             parameter.value, parameter.grad = value, gradients[name]
-            value[...] = parameter.initializer.draw(parameter.shape, *fans(parameter.fan_shape), seed=seed, index=index)
+            assign(value, parameter.initializer.draw(parameter.shape, *fans(parameter.fan_shape), seed=seed,
+                                                     index=index))
 
     def views(self, vector: Array) -> dict[str, Array]:
         """{name: view} of a vector laid out as the parameters are (a gradient, an optimizer's state)."""

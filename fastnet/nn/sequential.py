@@ -7,7 +7,20 @@ from typing import Any
 
 import numpy as np
 
-from fastnet.arrays import Array, accumulator, array_module, from_elsewhere, is_cupy, single_threaded_blas
+from fastnet import devices
+from fastnet.arrays import (
+    Array,
+    accumulator,
+    array_module,
+    assign,
+    floating,
+    from_elsewhere,
+    is_cupy,
+    is_floating,
+    move,
+    single_threaded_blas,
+    to_numpy,
+)
 from fastnet.nn.fuse import fuse, fused
 from fastnet.nn.layer import (
     INFERENCE,
@@ -30,14 +43,18 @@ class Sequential(Container):
     """Layers in order. Layers are named by kind and number (`linear1.w`); (name, layer) pairs name them otherwise.
 
     The outermost Sequential is the model: at first use its parameters are laid out in one flat vector and drawn
-    from `seed`. `dtype` is that of parameters and activations.
+    from `seed` on `device` (`fastnet.devices`). `dtype` is that of parameters and activations; where it is float16 or
+    bfloat16, parameters, gradients and running statistics are float32 and only activations are 16 bits wide.
+
+    Source of that: Micikevicius et al., "Mixed precision training", 2018, section 3.1.
     """
 
     def __init__(self, layers: Iterable[Layer | tuple[str, Layer]], *, seed: int = 0,
-                 dtype: str | np.dtype = "float32", name: str | None = None) -> None:
+                 dtype: str | np.dtype = "float32", device: str = "cpu", name: str | None = None) -> None:
         super().__init__()
+        devices.library(device)  # so that what is missing is said at once
         self.layers: list[Layer] = []
-        self.seed, self.dtype, self.model_name = seed, _floating(dtype), name
+        self.seed, self.dtype, self.device, self.model_name = seed, floating(dtype), device, name
         self._store: ParameterStore | None = None
         self.settings: dict[str, Any] = {}  # how `fastnet.build` made it
         counts: dict[str, int] = {}
@@ -103,10 +120,11 @@ class Sequential(Container):
                      for key, p in layer.parameters_here.items()]
             if taken := [name for name, p in named if p.value is not None]:
                 raise ValueError(f"Sequential: {taken[0]} belongs to another model already; make new layers")
-            self._store = ParameterStore(named, self.dtype, self.seed)
+            library = devices.library(self.device)
+            self._store = ParameterStore(named, accumulator(self.dtype), self.seed, library)
             for layer in self.walk():
                 for key, value in layer.statistics_here.items():
-                    layer.statistics_here[key] = value.astype(_real(self.dtype))
+                    layer.statistics_here[key] = move(value.astype(_real(self.dtype)), library)
         return self._store
 
     def parameters(self) -> dict[str, Array]:
@@ -128,7 +146,7 @@ class Sequential(Container):
         return {name: value.copy() for name, value in {**self.parameters(), **self.statistics()}.items()}
 
     def load_state(self, state: Mapping[str, Array]) -> None:
-        """Take over parameters and statistics.
+        """Take over parameters and statistics, wherever these arrays are.
 
         Raises ValueError naming all that is missing, extra, misshapen or not real numbers; then nothing is taken over.
         """
@@ -146,17 +164,17 @@ class Sequential(Container):
         if problems:
             raise ValueError(f"load_state: {'; '.join(problems)}")
         for name, value in own.items():
-            value[...] = state[name]
+            assign(value, state[name])
 
     def num_parameters(self) -> int:
         """How many numbers are trained (padding not counted)."""
         return sum(math.prod(p.shape) for layer in self.walk() for p in layer.parameters_here.values())
 
-    def copy(self, dtype: str | np.dtype | None = None) -> "Sequential":
-        """An independent model with the same values, in another type if one is named."""
+    def copy(self, dtype: str | np.dtype | None = None, device: str | None = None) -> "Sequential":
+        """An independent model with the same values, in another type or on another device if one is named."""
         self.store  # noqa: B018
         twin = self.undrawn()
-        twin.dtype = _floating(dtype or self.dtype)
+        twin.dtype, twin.device = floating(dtype or self.dtype), device or self.device
         twin.load_state(self.state())
         return twin
 
@@ -167,12 +185,21 @@ class Sequential(Container):
     def accept(self, name: str, x: Any) -> Array:
         """The array that a caller gave as `name`; one of another library on the same memory (`arrays.from_elsewhere`).
 
-        Raises TypeError for one that lives on a GPU while the model does not.
+        One in main memory is copied to the model's device. Raises TypeError for one that lives on a GPU while the model
+        does not.
         """
+        if self.device != "cpu":
+            library = array_module(self.store.vector)
+            x = from_elsewhere(name, x, library)
+            return move(x, library) if isinstance(x, np.ndarray) else x
         x = from_elsewhere(name, x)
-        if is_cupy(x) and not is_cupy(self.store.vector):
+        if is_cupy(x):
             raise TypeError(f"{name} is a CuPy array, on a GPU, but the model is in main memory; copy it: {name}.get()")
         return x
+
+    def answer(self, y: Array, x: Any) -> Array:
+        """`y`, made on the model's device, for a caller who gave `x`: a NumPy array, unless x is of y's own library."""
+        return y if isinstance(x, type(self.store.vector)) else to_numpy(y)
 
     def prepare(self, x: Array) -> Array:
         """x, from whatever library, in the model's type; not copied where it is of that type.
@@ -182,7 +209,7 @@ class Sequential(Container):
         x = self.accept("x", x)
         if not hasattr(x, "dtype"):
             raise TypeError(f"x must be an array, got {type(x).__name__}")
-        if x.dtype.kind not in "fc":
+        if not is_floating(x.dtype):
             raise TypeError(f"x is {x.dtype}, but floating-point numbers are needed: normalise the images first "
                             "(fastnet.data.Standardization)")
         if x.dtype.kind == "c" and self.dtype.kind != "c":
@@ -208,10 +235,11 @@ class Sequential(Container):
     def predict(self, x: Array) -> Array:
         """Logits (N, classes) in inference mode, for floating x (N, H, W, C) or (N, D), already normalised.
 
-        x may be any library's that has `__dlpack__`; the logits, a NumPy array, have it too. Raises TypeError or
+        x may be any library's that has `__dlpack__`; the logits, a NumPy array, have it too. Only for a CuPy x they
+        stay on the GPU. Those of a model with 16-bit activations are float32. Raises TypeError or
         ValueError for an x of the wrong type, rank or width, or on another device.
         """
-        x = self.prepare(x)
+        given, x = x, self.prepare(x)
         self.require_fit(x)
         self.store  # noqa: B018
         if self._fused is None:
@@ -220,7 +248,8 @@ class Sequential(Container):
             parts = [self(x[i : i + PREDICT_BATCH], INFERENCE)[0] for i in range(0, len(x), PREDICT_BATCH)]
         if not parts:
             raise ValueError("predict: x holds no samples")
-        return array_module(x).concatenate(parts)
+        logits = array_module(x).concatenate(parts)
+        return self.answer(logits.astype(self.store.dtype, copy=False), given)
 
 
 def named_layers(model: Layer, prefix: str = "") -> Iterator[tuple[str, Layer]]:
@@ -234,13 +263,6 @@ def named_layers(model: Layer, prefix: str = "") -> Iterator[tuple[str, Layer]]:
 def _snake(kind: str) -> str:
     known = {"BatchNorm": "batch_norm"}
     return known.get(kind, kind.lower())
-
-
-def _floating(dtype: str | np.dtype) -> np.dtype:
-    found = np.dtype(dtype)
-    if found.kind != "f" and found != np.complex128:  # which the complex step needs
-        raise ValueError(f"Sequential: dtype must be floating (float32 or float64) but is {found}")
-    return found
 
 
 def _real(dtype: np.dtype) -> np.dtype:

@@ -5,7 +5,7 @@ gets a gradient like any other. The reduction "mean" is over all N K entries (Py
 classes and takes the mean over the samples, which makes loss and gradients K times larger.
 """
 
-from fastnet.arrays import accumulator, array_module, one_hot, require_float, require_labels
+from fastnet.arrays import accumulator, array_module, is_floating, one_hot, require_float, require_labels
 
 
 def check(op, x, targets, reduction):
@@ -16,7 +16,7 @@ def check(op, x, targets, reduction):
         raise ValueError(f"{op}: logits are {x.shape}, but (N, classes) is needed")
     if x.size == 0:
         raise ValueError(f"{op}: logits are {x.shape}: the batch is empty, so the mean loss is not defined")
-    if targets.dtype.kind in "fc":
+    if is_floating(targets.dtype):
         if targets.shape != x.shape:
             raise ValueError(f"{op}: targets are {targets.shape} but logits are {x.shape}; floating-point targets need "
                              "the logits' shape, class labels an integer type")

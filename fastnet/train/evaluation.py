@@ -26,7 +26,8 @@ def evaluate(model: Sequential, split: Split, standardization: Standardization, 
     check_loss(loss, loss_options)
     if len(split) == 0:
         raise ValueError("evaluate: the split holds no images")
-    batches = Batches(split, standardization, min(PREDICT_BATCH, len(split)), shuffle=False, dtype=model.dtype)
+    batches = Batches(split, standardization, min(PREDICT_BATCH, len(split)), shuffle=False, dtype=model.dtype,
+                      device=model.device)
     total = 0.0
     predictions = []
     for x, labels, _ in batches.epoch(0):

@@ -12,9 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from fastnet.arrays import release, single_threaded_blas, to_numpy
+from fastnet.arrays import array_module, release, single_threaded_blas, to_numpy
 from fastnet.data import Batches, Dataset, Standardization
 from fastnet.data.augmentation import Augmentation
 from fastnet.nn.sequential import Sequential
@@ -77,7 +75,8 @@ def fit(model: Sequential, data: Dataset, optimizer: Optimizer, schedule: Schedu
     step = TrainStep(model, optimizer, schedule, penalty=penalty, loss=loss, loss_options=loss_options, seed=seed,
                      rates=rates, accumulate=accumulate)
     standardization = Standardization.fit(data.train.images, normalization)
-    batches = Batches(data.train, standardization, batch_size, seed=seed, dtype=model.dtype, augmentation=augmentation)
+    batches = Batches(data.train, standardization, batch_size, seed=seed, dtype=model.dtype, augmentation=augmentation,
+                      device=model.device)
     if accumulate > (least := len(data.train) % batch_size or batch_size):
         raise ValueError(f"fit: accumulate is {accumulate}, but the smallest batch of an epoch has only {least} images")
     state = RunState(step, None if average is None else WeightAverage(model, average), early_stopping)
@@ -140,7 +139,7 @@ class _Loop:
                 raise
             if state.average:
                 state.average.update()
-            state.sums.add(value, to_numpy(step.logits), labels)
+            state.sums.add(value, step.logits, labels)
             if state.first_loss is None:
                 state.first_loss = value
                 progress.first_loss(value, self._expected_loss())
@@ -161,8 +160,11 @@ class _Loop:
         line: dict[str, Any] = {
             "epoch": step.count // len(self.batches), "step": step.count, "lr": step.schedule(step.count - 1),
             "train_loss": train_loss, "train_cost": train_loss + penalty,
-            "train_accuracy": state.sums.correct / state.sums.seen, "penalty": penalty, "seconds": state.sums.seconds,
+            "train_accuracy": int(state.sums.correct) / state.sums.seen, "penalty": penalty,
+            "seconds": state.sums.seconds,
         }
+        if step.scaling:
+            line |= {"loss_scale": step.scaling.scale, "skipped_steps": step.scaling.skipped}
         if len(self.data.validation):
             started = time.perf_counter()
             with self._averaged():
@@ -200,6 +202,8 @@ class _Loop:
             "train_seconds": sum(line["seconds"] for line in history),
             "data": self.data.identity, "versions": state.versions,
         }
+        if step.scaling:
+            result["skipped_steps"] = step.scaling.skipped
         if state.stopping:
             best = history[state.stopping.best_epoch - 1]
             result |= {"best_epoch": state.stopping.best_epoch, "validation_accuracy": best.get("validation_accuracy"),
@@ -238,7 +242,8 @@ class _Loop:
 
     def _save(self) -> None:
         """Checkpoint and history. A disk that is full is no reason to lose the run: say so and go on."""
-        if self.folder is None or not np.isfinite(self.model.store.vector).all():
+        weights = self.model.store.vector
+        if self.folder is None or not bool(array_module(weights).isfinite(weights).all()):
             return  # the last update broke the weights; the next step will say so, and the good checkpoint stays
         what = "checkpoint"
         try:

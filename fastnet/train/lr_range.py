@@ -54,7 +54,7 @@ def lr_range_test(model: Sequential, data: Dataset, optimizer: Optimizer, *, lr_
     step = TrainStep(model.copy(), optimizer, schedule, penalty=penalty, loss=loss, loss_options=loss_options,
                      seed=seed)
     standardization = Standardization.fit(data.train.images, normalization)
-    batches = Batches(data.train, standardization, batch_size, seed=seed, dtype=model.dtype)
+    batches = Batches(data.train, standardization, batch_size, seed=seed, dtype=model.dtype, device=model.device)
     found = LrRange([], [], [])
     mean = 0.0
     with single_threaded_blas():

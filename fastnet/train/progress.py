@@ -59,6 +59,8 @@ class Progress:
         if "validation_loss" in line:
             text += f"  val loss {line['validation_loss']:.4f} acc {100 * line['validation_accuracy']:5.2f} %"
         text += f"  {line['seconds']:.2f} s"
+        if line.get("skipped_steps"):
+            text += f"  {line['skipped_steps']} steps skipped so far (overflow), loss scale {line['loss_scale']:g}"
         self._write(text)
 
     def _write(self, text: str) -> None:

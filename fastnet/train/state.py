@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from fastnet.arrays import Array, to_numpy
+from fastnet.arrays import Array, assign, to_numpy
 from fastnet.train import checkpoint, record
 from fastnet.train.average import WeightAverage
+from fastnet.train.scaling import LossScale
 from fastnet.train.step import TrainStep
 from fastnet.train.stopping import EarlyStopping
 
@@ -22,14 +23,18 @@ class Sums:
     """Sums over the part of the current epoch that is done."""
 
     loss: float = 0.0
-    correct: int = 0
+    correct: Any = 0  # on a GPU it stays there until somebody asks for it
     seen: int = 0
     seconds: float = 0.0
 
     def add(self, loss: float, logits: Array, labels: Array) -> None:
         self.loss += loss * len(labels)
-        self.correct += int((logits.argmax(axis=1) == labels).sum())
+        self.correct = self.correct + (logits.argmax(axis=1) == labels).sum()
         self.seen += len(labels)
+
+    def settings(self) -> dict[str, Any]:
+        """As plain JSON, for a checkpoint."""
+        return {**vars(self), "correct": int(self.correct)}
 
 
 class RunState:
@@ -46,10 +51,12 @@ class RunState:
 
     def save(self, path: Path, config: dict[str, Any]) -> None:
         """Write a checkpoint. Raises OSError; the one before stays then."""
-        metadata = {"step": self.step.count, "sums": vars(self.sums), "history": self.history, "config": config,
+        metadata = {"step": self.step.count, "sums": self.sums.settings(), "history": self.history, "config": config,
                     "first_loss": self.first_loss, "versions": self.versions}
         if hasattr(self.step.schedule, "state"):
             metadata["schedule"] = self.step.schedule.state()
+        if self.step.scaling:
+            metadata["scaling"] = self.step.scaling.state()
         if self.stopping:
             metadata["stopping"] = {"best_epoch": self.stopping.best_epoch, "best_value": self.stopping.best_value}
         arrays = {f"{group}/{name}": to_numpy(value) for group, named in self._groups().items()
@@ -71,6 +78,9 @@ class RunState:
             history, sums, count = list(metadata["history"]), Sums(**metadata["sums"]), operator.index(metadata["step"])
             first_loss = metadata["first_loss"]
             schedule = metadata["schedule"] if hasattr(self.step.schedule, "state") else None
+            scaling = LossScale()
+            if self.step.scaling:
+                scaling.load_state(metadata["scaling"])
             best = {key: metadata["stopping"][key] for key in ("best_epoch", "best_value")} if self.stopping else {}
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path} is not a checkpoint of a run ({type(error).__name__}: {error})") from None
@@ -81,8 +91,10 @@ class RunState:
         if problems := _problems(targets, arrays):
             raise ValueError(f"{path} does not fit this run: {'; '.join(problems)}")
         for name, value in targets.items():
-            value[...] = arrays[name]
+            assign(value, arrays[name])
         self.history, self.sums, self.step.count, self.first_loss = history, sums, count, first_loss
+        if self.step.scaling:
+            self.step.scaling = scaling
         if schedule is not None:
             self.step.schedule.load_state(schedule)  # type: ignore[attr-defined]
         if self.stopping:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from fastnet import backend
-from fastnet.arrays import Array, array_module
+from fastnet.arrays import Array, array_module, to_numpy
 from fastnet.functions._update import Regularization
 from fastnet.nn.fuse import fuse
 from fastnet.nn.layer import Context
@@ -19,6 +19,7 @@ from fastnet.optim.penalties import Penalty, combined
 from fastnet.optim.schedule import Schedule
 from fastnet.optim.schedules import constant
 from fastnet.train.nonfinite import NonFiniteError, explain
+from fastnet.train.scaling import LEAST, LossScale
 
 
 class TrainStep:
@@ -27,8 +28,9 @@ class TrainStep:
     The rate is schedule(number of updates so far), or the optimizer's `lr` where there is no schedule; `rates` gives
     factors of it for some parameters ({"linear1.*": 0.1}, see `fastnet.optim.rates`). `penalty` is one or several.
     Layers run as one from then on where that is faster (`fastnet.nn.fuse`).
-    `accumulate` runs each batch in that many pieces. Raises ValueError where there is no rate, for an unknown loss or
-    option of it, and for a pattern in `rates` that matches nothing.
+    `accumulate` runs each batch in that many pieces. A float16 model has its loss scaled (`scaling`, else None): a step
+    whose gradients overflow counts, but changes nothing. Raises ValueError where there is no rate, for an unknown loss
+    or option of it, and for a pattern in `rates` that matches nothing.
     """
 
     def __init__(self, model: Sequential, optimizer: Optimizer, schedule: Schedule | None = None, *,
@@ -52,12 +54,15 @@ class TrainStep:
         self.state: State = optimizer.start(model.store.vector)
         self._runs = per_parameter.runs(model.store.places, model.store.vector.size, rates)
         self.logits: Array = None  # of the last step, before its update
+        self.scaling = LossScale() if model.dtype == np.float16 else None
         self._statistics = list(model.statistics().values())
 
     def __call__(self, x: Array, labels: Array, samples: Array | None = None, epoch: int | None = None) -> Array:
         """One update on x (N, H, W, C) or (N, D), floating and normalised, labels (N,) integers.
 
-        They may be any library's that has `__dlpack__` (torch tensors, say); x of the model's type is not copied.
+        They may be any library's that has `__dlpack__` (torch tensors, say); x of the model's type is not copied unless
+        the model is on a GPU and x is not. The loss is a NumPy array (): it is read from a GPU once a step, before the
+        update, which then goes on while the caller does other things.
         `samples` (N,) and `epoch` key the random numbers of dropout; without them the place in the batch and the
         step count do. Raises TypeError or ValueError for a malformed batch, ValueError for a rate that is none, and
         NonFiniteError for a loss that is not finite, all before anything is changed.
@@ -66,20 +71,42 @@ class TrainStep:
         x, labels, samples = (self.model.prepare(x), self.model.accept("labels", labels),
                               self.model.accept("samples", samples))
         context = Context(training=True, seed=self.seed, epoch=self.count if epoch is None else epoch,
-                          samples=np.arange(len(x)) if samples is None else samples)
+                          samples=array_module(x).arange(len(x)) if samples is None else samples)
         kept = [running.copy() for running in self._statistics]  # which the forward pass moves
         try:
-            value, self.logits = forward_backward(self.model, x, labels, context, self.loss,
-                                                  self.loss_options, self.accumulate)
-            if not bool(array_module(value).isfinite(value)):
-                raise NonFiniteError(self.count, explain(self.model, x, context), x, labels, context.samples)
+            value, whole = self._gradients(x, labels, context)
         except BaseException:
-            for running, before in zip(self._statistics, kept, strict=True):
-                running[...] = before
+            self._put_back(kept)
             raise
-        self._update(lr)
+        if whole:
+            self._update(lr)
+        else:
+            self._put_back(kept)
         self.count += 1
         return value
+
+    def _gradients(self, x: Array, labels: Array, context: Context) -> tuple[Array, bool]:
+        """The loss, and whether the gradients, in their places now, are fit for an update."""
+        if self.scaling is None:
+            return self._passes(x, labels, context, 1.0), True
+        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is looked for
+            value = self._passes(x, labels, context, self.scaling.scale)
+            whole = self.scaling.unscale(self.model.store.gradient)
+        if not whole and self.scaling.scale < LEAST:
+            raise NonFiniteError(self.count, f"the gradients overflow {self.model.dtype}", x, labels, context.samples)
+        return value, whole
+
+    def _passes(self, x: Array, labels: Array, context: Context, scale: float) -> Array:
+        value, self.logits = forward_backward(self.model, x, labels, context, self.loss, self.loss_options,
+                                              self.accumulate, scale)
+        value = to_numpy(value)
+        if not np.isfinite(value):
+            raise NonFiniteError(self.count, explain(self.model, x, context), x, labels, context.samples)
+        return value
+
+    def _put_back(self, kept: list[Array]) -> None:
+        for running, before in zip(self._statistics, kept, strict=True):
+            running[...] = before
 
     def _rate(self) -> float:
         lr = self.schedule(self.count)
@@ -90,11 +117,12 @@ class TrainStep:
 
     def _update(self, lr: float) -> None:
         store, penalty = self.model.store, self.penalty or Penalty()
+        updates = self.count if self.scaling is None else self.count - self.scaling.skipped
         for start, stop, factor in self._runs:
             here = slice(start, stop)
             w, penalised = store.vector[here], min(max(store.penalised - start, 0), stop - start)
             self.optimizer.update(w, store.gradient[here], {key: vector[here] for key, vector in self.state.items()},
-                                  step=self.count, lr=lr * factor, regularization=Regularization(
+                                  step=updates, lr=lr * factor, regularization=Regularization(
                                       penalty.decay, penalty.l1, penalty.shrink, penalised))
             if penalty.proximal and penalised:
                 threshold = lr * factor * self.optimizer.gain * penalty.proximal

@@ -54,8 +54,8 @@ class Trained:
         return logits
 
 
-def load_run(out: str | Path) -> Trained:
-    """Read the finished run in the directory `out`.
+def load_run(out: str | Path, *, device: str = "cpu") -> Trained:
+    """Read the finished run in the directory `out`; its model then is on `device`, wherever it was trained.
 
     Raises FileNotFoundError (NotADirectoryError) where there is none, ValueError for a model file that is damaged, that
     does not fit the model it says it is of, or whose model a script put together layer by layer: that script can build
@@ -84,7 +84,7 @@ def load_run(out: str | Path) -> Trained:
                          "again and fill it with fastnet.load_weights")
     try:
         # Zeros: drawing weights that are replaced at once would take longer than all the rest.
-        model = build(name, dtype=settings["dtype"], **{**_tuples(options), "init": "zeros"})
+        model = build(name, dtype=settings["dtype"], device=device, **{**_tuples(options), "init": "zeros"})
         model.load_state(model_state(arrays))
         shape = _image_shape(metadata, model, standardization)
         standardization.constants(shape)  # looks at the shape
