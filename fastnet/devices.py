@@ -56,8 +56,11 @@ def fault(error: BaseException) -> str | None:
     """What went wrong in the work on a GPU, in one line; None for an exception that is not of that kind."""
     if isinstance(error, MemoryError):  # CuPy's own is one too, and the advice is the same in main memory
         return f"out of memory ({_one_line(error)}); a smaller batch, or one in more parts (accumulate), needs less"
+    text = _one_line(error)
+    if text.startswith("CuPy failed to load "):  # a bare RuntimeError
+        return f"{text}; CuPy needs CUDA's libraries too (pip install 'cupy-cuda12x[ctk]' or 'cupy-cuda13x[ctk]')"
     if type(error).__module__.partition(".")[0] in ("cupy", "cupy_backends"):
-        return f"the GPU or CuPy failed: {_one_line(error)}"
+        return f"the GPU or CuPy failed: {text}"
     return None
 
 

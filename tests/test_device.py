@@ -13,7 +13,7 @@ import fastnet as fn
 from fastnet import arrays, backend, devices, environment, plots
 from fastnet.arrays import array_module, to_numpy
 from fastnet.check.cases import cases, ops
-from fastnet.data import Augmentation, Batches, Dataset, Split, Standardization
+from fastnet.data import Augmentation, Batches, Dataset, Split, Standardization, batches
 from fastnet.optim import schedules
 from fastnet.optim.optimizers import OPTIMIZERS
 from fastnet.train import checkpoint, record
@@ -220,8 +220,10 @@ def test_batches_have_the_same_bits(augmentation, dtype, monkeypatch):
 def test_sixteen_bits_are_rounded_after_the_standardization():
     split = dataset().train
     standardization = Standardization.fit(split.images, "pixel")
-    wide = standardization.apply(split.images)
-    np.testing.assert_array_equal(standardization.apply(split.images, "float16"), wide.astype(np.float16))
+    wide = standardization.apply(split.images).astype(np.float16)
+    np.testing.assert_array_equal(standardization.apply(split.images, "float16"), wide)
+    x = next(Batches(split, standardization, len(split), shuffle=False, dtype="float16").epoch(0)).x
+    np.testing.assert_array_equal(x, wide)
 
 
 def test_evaluation_gives_the_same():
@@ -230,6 +232,7 @@ def test_evaluation_gives_the_same():
     for device in ("cpu", "strict"):
         with backend.use("reference"):
             found.append(fn.evaluate(dropout_net(device=device), data.test, standardization))
+    assert list(batches._copies[data.test]) == [NAMESPACE.__name__]  # it was done there
     assert found[0][:2] == found[1][:2]
     np.testing.assert_array_equal(found[0].predictions, found[1].predictions)
 
@@ -621,6 +624,9 @@ def test_cupy_missing_or_broken(run, monkeypatch, without):
     (MemoryError(), "out of memory (MemoryError); a smaller batch, or one in more parts (accumulate), needs less"),
     (CUDARuntimeError("\ncudaErrorLaunchFailure: unspecified launch failure\nmore"),
      "the GPU or CuPy failed: cudaErrorLaunchFailure: unspecified launch failure"),
+    (RuntimeError("CuPy failed to load libnvrtc.so.13: OSError: no such file"),
+     "CuPy failed to load libnvrtc.so.13: OSError: no such file; CuPy needs CUDA's libraries too (pip install "
+     "'cupy-cuda12x[ctk]' or 'cupy-cuda13x[ctk]')"),
 ])
 def test_a_gpu_that_fails_at_work(run, monkeypatch, error, message):
     def fail(*arguments, **options):
@@ -633,7 +639,11 @@ def test_a_gpu_that_fails_at_work(run, monkeypatch, error, message):
         run("check", "relu")
 
 
-def test_mistakes_of_ours_are_not_hidden(run, monkeypatch):
-    monkeypatch.setattr("fastnet.check.check_ops", lambda *arguments, **options: [][0])
-    with pytest.raises(IndexError):
+@pytest.mark.parametrize("error", [IndexError("5"), RuntimeError("5")])
+def test_mistakes_of_ours_are_not_hidden(run, monkeypatch, error):
+    def fail(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr("fastnet.check.check_ops", fail)
+    with pytest.raises(type(error)):
         run("check", "relu")
