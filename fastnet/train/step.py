@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from fastnet import backend
-from fastnet.arrays import Array, array_module, to_numpy
+from fastnet.arrays import Array, array_module, require_labels, to_numpy
 from fastnet.functions._update import Regularization
 from fastnet.nn.fuse import fuse
 from fastnet.nn.layer import Context
@@ -101,6 +101,8 @@ class TrainStep:
                                               self.accumulate, scale)
         value = to_numpy(value)
         if not np.isfinite(value):
+            if labels.dtype.kind in "iu":  # kernels on a GPU do not look: it would make the host wait
+                require_labels(self.loss, labels, *self.logits.shape)
             raise NonFiniteError(self.count, explain(self.model, x, context), x, labels, context.samples)
         return value
 
