@@ -45,8 +45,8 @@ def forward_backward(model: Sequential, x: Array, labels: Array, context: Contex
     if not 1 <= parts <= max(1, len(x)):
         raise ValueError(f"a batch of {len(x)} cannot be divided into {parts} parts")
     with single_threaded_blas():
-        if loss == "softmax_cross_entropy" and parts == 1 and (done := model.whole_step(x, labels, context,
-                                                                                        loss_options)):
+        if loss == "softmax_cross_entropy" and parts == 1 and scale == 1 and (
+                done := model.whole_step(x, labels, context, loss_options)):
             return done
         ends = [len(x) * i // parts for i in range(parts + 1)]
         total, logits = 0.0, []
