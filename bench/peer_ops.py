@@ -32,6 +32,8 @@ COUNTERPARTS: dict[str, Callable[..., Tensor]] = {
     "batch_norm_relu": lambda *arrays: _norm(*arrays).relu(),
     "conv2d": lambda x, w, b, stride=1, pad=0, groups=1, conv_algorithm="": functional.conv2d(
         x, w, b, stride, pad, groups=groups),
+    "conv2d_relu_max_pool2d": lambda x, w, b, window, pad=0: functional.max_pool2d(
+        functional.conv2d(x, w, b, padding=pad).relu(), window),
     "dropout": lambda x, samples, p, key: functional.dropout(x, p),
     "elu": functional.elu,
     "gelu": functional.gelu,

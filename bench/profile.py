@@ -7,14 +7,14 @@ what it has kept or, where that is less, the arguments; of a product only the ot
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 from unittest import mock
 
 import numpy as np
 
-from fastnet import backend
+from fastnet import backend, shapes
 from fastnet.bench.sizes import parameters
 from fastnet.nn.summary import align
 
@@ -116,7 +116,7 @@ class _Watch:
         def forward(*arrays: Any, **options: Any) -> Any:
             nonlocal products
             y, cache = self._timed(f"{label} forward", module.forward, *arrays, **options)
-            products = 0 if w is None else 2 * y.size * w.size // w.shape[-1]
+            products = 0 if w is None else 2 * _outputs(name, x, w, y, options) * w.size // w.shape[-1]
             products += sum(2 * len(x) * layer.features * layer.outputs for layer in layers)
             self._need(f"{label} forward", products, read + y.nbytes)
             return y, cache
@@ -124,7 +124,7 @@ class _Watch:
         def backward(dy: Any, cache: Any, needs: Any = None, into: Any = None) -> Any:
             back, more = (module.backward, ()) if into is None else (module.backward_into, (into,))
             needs = needs or (True,) * len(given)
-            if list(given) != ["x", "w", "b"] or x.ndim != 4:
+            if name != "conv2d":
                 gradients = self._timed(f"{label} backward", back, dy, cache, needs, *more)
                 factors = sum(bool(need) for key, need in zip(given, needs, strict=False)
                               if key in ("x", "w", "vector"))
@@ -162,6 +162,16 @@ class _Watch:
     def _need(self, name: str, operations: int, nbytes: int) -> None:
         before = self.needed.get(name, (0, 0))
         self.needed[name] = (before[0] + operations, before[1] + nbytes)
+
+
+def _outputs(name: str, x: Any, w: Any, y: Any, options: Mapping[str, Any]) -> int:
+    """The outputs of the product with w: those of the op, but for a convolution with pooling behind it."""
+    if name != "conv2d_relu_max_pool2d":
+        return y.size
+    spacing = [shapes.pair(name, key, options.get(key, otherwise), otherwise)
+               for key, otherwise in (("stride", 1), ("pad", 0), ("dilation", 1))]
+    rows, columns = shapes.windows(name, x.shape[1:3], w.shape[:2], *spacing)
+    return len(x) * rows.places * columns.places * w.shape[-1]
 
 
 def _size(shape: tuple[int, ...]) -> str:

@@ -58,6 +58,10 @@ SIZES: dict[str, tuple[Size, ...]] = {
         Size((128, 32, 32, 3), {}, (5, 5, 3, 6)),
         Size((128, 14, 14, 6), {}, (5, 5, 6, 16)),
         Size((32, 32, 32, 64), _SAME | {"groups": 64}, (3, 3, 1, 64))),
+    "conv2d_relu_max_pool2d": (
+        Size((128, 32, 32, 3), {"window": 2}, (5, 5, 3, 6)),
+        Size((128, 14, 14, 6), {"window": 2}, (5, 5, 6, 16)),
+        Size((32, 32, 32, 64), _SAME | {"window": 2}, (3, 3, 64, 64))),
     "dropout": tuple(Size(shape, {"p": 0.5, "key": (0, DROPOUT, 0)}) for shape in (RESNET, (128, 512))),
     "elu": _ELEMENTWISE,
     "gelu": _ELEMENTWISE,

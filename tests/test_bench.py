@@ -61,13 +61,16 @@ def test_without_agreement_nothing_is_timed(monkeypatch):
 def test_profile_adds_up():
     workload = Workload("lenet5", 8)
     parts = {part.name: part for part in profile(steps.ours_on(workload.build(), "step", *workload.batch()), 0.01)}
-    found = {name for name in parts if name.startswith("conv2d 32x32x3 5x5 6")}
-    assert {name.rpartition(" ")[2] for name in found} == {"forward", "dw", "db"}  # nobody needs dx of the images
+    first, second = ("conv2d_relu_max_pool2d 32x32x3 5x5 6", "conv2d_relu_max_pool2d 14x14x6 5x5 16")
+    found = {how: next(part for name, part in parts.items() if name.startswith(first) and name.endswith(how))
+             for how in ("forward", "backward")}
+    for part in found.values():  # nobody needs dx of the images
+        assert part.operations == 2 * 8 * 28 * 28 * 6 * 75
+    assert sum(part.operations for name, part in parts.items() if name.startswith(second)) == (
+        3 * 2 * 8 * 10 * 10 * 16 * 150)
     whole = parts.pop(WHOLE)
     assert sum(part.seconds for part in parts.values()) == pytest.approx(whole.seconds)
     assert whole.operations == steps.measure(workload, torch=False, seconds=0.001, least=1).operations
-    pool = next(part for name, part in parts.items() if name.endswith("pool2d 28x28x6 forward"))  # with a ReLU or not
-    assert (pool.bytes, pool.operations, pool.calls) == (5 * 8 * 28 * 28 * 6, 0, 1)
     assert parts["linear 400 120 forward"].floors(1e6, 1e6) == pytest.approx((
         2 * 8 * 400 * 120 / 1e6, 4 * (8 * 400 + 400 * 120 + 120 + 8 * 120) / 1e6))
     behind = 120 * 84 + 84 * 10

@@ -13,6 +13,7 @@ from fastnet.nn.fuse import PATTERNS, Fused, fused
 from fastnet.nn.layer import INFERENCE, Context
 
 MAKE = {fn.BatchNorm: lambda: fn.BatchNorm(6), fn.ReLU: fn.ReLU, fn.MaxPool2d: lambda: fn.MaxPool2d(2),
+        fn.Conv2d: lambda: fn.Conv2d(6, 6, 3, pad=1),
         fn.Linear: lambda: fn.Linear(6 * 6 * 6, 6)}
 
 

@@ -168,6 +168,7 @@ CALLS = {
     "few places": ("conv2d", [(2, 8, 8, 192), (3, 3, 192, 256)], {"pad": 1}),
     "narrow": ("conv2d", [(96, 28, 28, 6), (5, 5, 6, 12)], {}),
     "narrow, outputs in vectors": ("conv2d", [(96, 28, 28, 3), (3, 3, 3, 32)], {"pad": 1}),
+    "narrow, pooled": ("conv2d_relu_max_pool2d", [(96, 28, 28, 6), (5, 5, 6, 12)], {"window": 2}),
     "depthwise": ("conv2d", [(8, 16, 16, 64), (3, 3, 1, 64)], {"pad": 1, "groups": 64}),
     "depthwise, two outputs a channel": ("conv2d", [(8, 16, 16, 32), (3, 3, 1, 64)], {"pad": 1, "groups": 32}),
     "im2col": ("conv2d", [(16, 16, 16, 32), (3, 3, 32, 64)], {"stride": 2, "pad": 1, "conv_algorithm": "direct"}),
@@ -185,6 +186,9 @@ CALLS = {
 OWN = {("few places", "forward"): (64 + 66) * 64 * 4,
        ("narrow", "forward"): 28 * 28 * 6 * 64, ("narrow", "gradient 0"): 24 * 24 * 12 * 64 + 28 * 6 * 64,
        ("narrow", "gradient 1"): 30 * 28 * 6 * 4 + 24 * 24 * 12 * 4,
+       ("narrow, pooled", "forward"): (28 * 28 * 6 + 2 * 24 * 12 + 12 * 12) * 64,
+       ("narrow, pooled", "gradient 0"): (24 * 24 + 12 * 12) * 12 * 64 + 28 * 6 * 64,
+       ("narrow, pooled", "gradient 1"): 28 * 28 * 6 * 4 + 12 * 12 * 12,
        ("narrow, outputs in vectors", "gradient 0"): 28 * 28 * 32 * 64 + 30 * 3 * 64}
 SMALL = 20_000  # bytes of Python's objects, biases, statistics, sums of a few rows
 
@@ -193,7 +197,7 @@ SMALL = 20_000  # bytes of Python's objects, biases, statistics, sums of a few r
 def test_a_kernel_takes_what_its_shadows_say(name):
     op, shapes, options = CALLS[name]
     needs = (True,) * len(shapes) if op != "batch_norm" else (True, False, False)
-    needs += (False,) * (op in ("conv2d", "linear"))
+    needs += (False,) * (op in ("conv2d", "conv2d_relu_max_pool2d", "linear"))
     predicted, measured = (how(op, shapes, options, needs) for how in (by_ledger, by_numpy))
     assert predicted.keys() == measured.keys()
     for what, expected in predicted.items():

@@ -5,6 +5,7 @@ outside delta for Huber's loss. Batches have 5 to 8 samples; batch normalisation
 the normalised values are +-1 whatever the input.
 """
 
+import math
 import pkgutil
 import zlib
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ import numpy as np
 
 import fastnet.ops
 from fastnet.functions.philox import DROPOUT
-from fastnet.ops import batch_norm, batch_norm_fixed, perceptron
+from fastnet.ops import batch_norm, batch_norm_fixed, conv2d, perceptron
 from fastnet.shapes import ABSENT, Hidden
 
 
@@ -171,6 +172,24 @@ def _relu_max_pool2d(rng):
         yield label, (x + 2.025 - 0.05 * (x.size // 2),), options  # zero lies between two of the values
 
 
+def _conv2d_relu_max_pool2d(rng):
+    for size, kernel, convolution, pooling in (
+            ((5, 6, 3), (2, 3, 3, 2), {}, {"window": 2}), ((4, 4, 4), (3, 3, 4, 2), {"pad": 1}, {"window": (2, 1)}),
+            ((5, 5, 3), (2, 2, 3, 2), {}, {"window": 3, "pool_stride": 2, "pool_pad": 1}),
+            ((6, 6, 4), (2, 2, 2, 4), {"groups": 2, "stride": (2, 1)}, {"window": 2, "ceil_mode": True})):
+        w, b = rng.standard_normal(kernel), rng.standard_normal(kernel[-1]) if convolution else None
+        # The convolution as a matrix, by what it makes of each entry: there are more of them than outputs, so some x
+        # has any outputs. All of these differ, as those of `_pool`, and zero lies between two of them.
+        units = np.eye(math.prod(size)).reshape(-1, *size)
+        matrix = conv2d.forward(units, w, None, **convolution)[0].reshape(len(units), -1)
+        z = 0.1 * rng.permutation(5 * matrix.shape[1]).reshape(5, *matrix.shape[1:])
+        z -= 0.1 * (z.size // 2) + 0.05
+        bias = 0 if b is None else np.tile(b, matrix.shape[1] // len(b))
+        x = ((z - bias) @ np.linalg.pinv(matrix)).reshape(5, *size)
+        options = convolution | pooling
+        yield ", ".join(f"{k}={v}" for k, v in options.items()), (x, w, b), options
+
+
 def _global_avg_pool(rng):
     yield "(N, H, W, C)", (rng.standard_normal((6, 3, 4, 3)),), {}
     yield "one place", (rng.standard_normal((5, 1, 1, 4)),), {}
@@ -212,6 +231,7 @@ def _huber(rng):
 
 _CASES = {
     "conv2d": _conv2d,
+    "conv2d_relu_max_pool2d": _conv2d_relu_max_pool2d,
     "max_pool2d": _pool,
     "avg_pool2d": _pool,
     "global_avg_pool": _global_avg_pool,

@@ -9,7 +9,7 @@ from fastnet.arrays import Array
 from fastnet.nn import initializers
 from fastnet.nn.initializers import Initializer
 from fastnet.nn.layer import Backward, Context, Layer, Shape, require_maps
-from fastnet.nn.parameters import Parameter
+from fastnet.nn.parameters import Parameter, collect
 from fastnet.shapes import Size
 
 
@@ -58,15 +58,15 @@ class Conv2d(Layer):
                 "conv_algorithm": self.conv_algorithm}
 
     def __call__(self, x: Array, context: Context) -> tuple[Array, Backward]:
+        return self.run("", x)
+
+    def run(self, then: str, x: Array, **options: Any) -> tuple[Array, Backward]:
+        """The passes of the op that is the convolution and what `then` names, "" or "_relu_max_pool2d" (`options`)."""
         w, b = self.parameters_here["w"], self.parameters_here.get("b")
-        y, gradients = backend.run("conv2d", x, w.value, b.value if b else None, **self._op_options())
+        y, gradients = backend.run("conv2d" + then, x, w.value, b.value if b else None, **self._op_options(), **options)
 
         def back(dy: Array, needs_dx: bool = True) -> Array | None:
-            dx, dw, db = gradients(dy, (needs_dx, True, b is not None))
-            w.accumulate(dw)
-            if b:
-                b.accumulate(db)
-            return dx
+            return collect(gradients, dy, needs_dx, (w, b))
 
         return y, back
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from fastnet import backend
 from fastnet.arrays import Array
+from fastnet.nn.convolution import Conv2d
 from fastnet.nn.layer import Backward, Chain, Container, Context, Layer
 from fastnet.nn.layers import BatchNorm, Linear, ReLU
 from fastnet.nn.pooling import MaxPool2d
@@ -149,10 +150,22 @@ class ReLUMaxPool2d(Fused):
         return y, lambda dy, needs_dx=True: gradients(dy)[0] if needs_dx else None
 
 
+class ConvReLUMaxPool2d(Fused):
+    """The same of a convolution's outputs."""
+
+    parts: list[Any]
+
+    def __call__(self, x: Array, context: Context) -> tuple[Array, Backward]:
+        convolution, _, pool = self.parts
+        return convolution.run("_relu_max_pool2d", x, window=pool.window, pool_stride=pool.stride, pool_pad=pool.pad,
+                               ceil_mode=pool.ceil_mode)
+
+
 PATTERNS: dict[tuple[type[Layer], ...], type[Fused]] = {
     (BatchNorm, ReLU): BatchNormReLU,  # before a pooling layer too: no pass more than with the pattern below
     (Linear, ReLU): LinearReLU,
     (ReLU, MaxPool2d): ReLUMaxPool2d,
+    (Conv2d, ReLU, MaxPool2d): ConvReLUMaxPool2d,
 }
 
 

@@ -9,7 +9,7 @@ import math
 import numpy as np
 from numba import prange
 
-from fastnet.arrays import empty, zeros
+from fastnet.arrays import given, zeros
 from fastnet.kernels.cpu._channels import fma, load_part, opaque, store
 from fastnet.kernels.cpu._jit import kernel, parallel_kernel
 from fastnet.kernels.cpu._vector import LANES, load
@@ -18,8 +18,8 @@ CHUNKS = 32  # so many threads can work at it
 SHORT = 128  # places summed in x's own type: their rounding errors stay below one unit in the last place of dw
 
 
-def dw(x, dy, w_shape, g):
-    gradient = empty(w_shape, x.dtype)
+def dw(x, dy, w_shape, g, into=None):
+    gradient = given(into, w_shape, x.dtype)
     kh, kw, _, k = w_shape
     chunks = min(CHUNKS, len(x) * g.out_h)
     lanes = LANES[x.dtype]

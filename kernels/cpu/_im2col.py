@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numba
 from numba import carray
 
-from fastnet.arrays import empty, zeros
+from fastnet.arrays import empty, given, zeros
 from fastnet.kernels.cpu._blocks import block_kernel
 from fastnet.kernels.cpu._gemm import NORMAL, SCALARS, TRANSPOSED, address, gemm
 from fastnet.kernels.cpu._geometry import Geometry, Images
@@ -61,14 +61,14 @@ def dx(dy, w, x_shape, g):
     return dx
 
 
-def dw(x, dy, w_shape, g):
+def dw(x, dy, w_shape, g, into=None):
     taps = w_shape[0] * w_shape[1]
     size = taps * w_shape[2] * w_shape[3]
     chunks = max(1, min(CHUNKS, SUMS // size, dy.size // dy.shape[3] // MOST_ROWS))
     chunks = 1 << (chunks.bit_length() - 1)  # a power of two, which threads can share evenly
     plan = _plan(x.shape, w_shape, g, chunks, 1 if chunks > 1 else taps)
     numbers = Images(*x.shape[:3]), g, plan
-    dw = empty(tuple(w_shape), x.dtype)
+    dw = given(into, tuple(w_shape), x.dtype)
     sums = empty((chunks, *w_shape), x.dtype) if chunks > 1 else dw
     _dw(plan.chunks * plan.parts, _work(dy, w_shape), (x, dy, _scratch(plan, g, x), sums, SCALARS[x.dtype]), numbers)
     if chunks > 1:

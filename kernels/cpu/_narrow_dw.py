@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import carray
 
-from fastnet.arrays import contiguous, zeros
+from fastnet.arrays import given, zeros
 from fastnet.kernels.cpu._blocks import block_kernel
 from fastnet.kernels.cpu._border import blank, place
 from fastnet.kernels.cpu._geometry import Geometry, Images
@@ -47,7 +47,7 @@ class _Plan(NamedTuple):
     columns: int
 
 
-def dw(x, dy, w_shape, g):
+def dw(x, dy, w_shape, g, into=None):
     n, height, width, channels = x.shape
     kh, kw, _, outputs = w_shape
     lanes = BYTES // x.itemsize
@@ -70,7 +70,9 @@ def dw(x, dy, w_shape, g):
         _by_windows(blocks, work, (x, dy, sums), numbers, (OUTPUTS, TAPS))
     total = sums.sum(0)
     total = total[:, :, :run] if by_pixels else total[:outputs, :kh, :, :run].transpose(1, 2, 3, 0)
-    return contiguous(total).reshape(w_shape)
+    dw = given(into, w_shape, x.dtype)
+    dw.reshape(total.shape)[...] = total
+    return dw
 
 
 def _up(number, step):

@@ -29,13 +29,13 @@ class _Plan(NamedTuple):
     columns: int
 
 
-def tile(n, w, g):
+def tile(n, outputs, itemsize, g):
     """The tile's (pixels, vectors) for a batch of n; None where `_narrow`'s way is the better one, or the only one."""
-    bytes_each = w.shape[3] * w.itemsize
+    bytes_each = outputs * itemsize
     # One vector of outputs reads every pixel for itself, and is the slower way where there are images for all lanes.
     fitting = [(pixels, vectors) for pixels, vectors in TILES
                if pixels <= g.out_w and bytes_each % (vectors * BYTES) == 0
-               and (vectors > 1 or n * w.itemsize < BYTES)]
+               and (vectors > 1 or n * itemsize < BYTES)]
     # The most vectors, then the fewest pixels gone over twice.
     return min(fitting, key=lambda tile: (-tile[1], -(-g.out_w // tile[0]) * tile[0]), default=None)
 

@@ -24,10 +24,13 @@ class Geometry(NamedTuple):
     out_w: int
 
 
-def geometry(op, x, window, stride, pad, ceil_mode):
-    """The geometry of pooling x (N, H, W, C). Raises ValueError or TypeError for options that the reference refuses."""
+def geometry(op, size, window, stride, pad, ceil_mode):
+    """The geometry of pooling images of `size` (H, W).
+
+    Raises ValueError or TypeError for options that the reference refuses.
+    """
     window, stride, pad = shapes.pool_options(op, window, stride, pad)
-    return _geometry(op, x.shape[1:3], window, stride, pad, ceil_mode)
+    return _geometry(op, size, window, stride, pad, ceil_mode)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -40,7 +43,7 @@ def supports(op, x, window, stride, pad, ceil_mode):
     if x.ndim != 4 or x.size == 0 or not is_float(x):
         return False
     try:
-        geometry(op, x, window, stride, pad, ceil_mode)
+        geometry(op, x.shape[1:3], window, stride, pad, ceil_mode)
     except (TypeError, ValueError):
         return False
     return True

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from numba import carray
 
-from fastnet.arrays import empty, zeros
+from fastnet.arrays import empty, given, zeros
 from fastnet.kernels.cpu._blocks import block_kernel
 from fastnet.kernels.cpu._gemm import NORMAL, SCALARS, TRANSPOSED, address, gemm
 from fastnet.kernels.cpu._geometry import Geometry, Images
@@ -50,8 +50,8 @@ def dx(dy, w, x_shape, g):
     return dx
 
 
-def dw(x, dy, w_shape, g):
-    dw = empty(tuple(w_shape), x.dtype)
+def dw(x, dy, w_shape, g, into=None):
+    dw = given(into, tuple(w_shape), x.dtype)
     _dw(w_shape[0] * w_shape[1] * -(-w_shape[2] // PART), _work(dy, dw), (x, dy, dw, SCALARS[x.dtype]),
         _numbers(x.shape, w_shape, g))
     return dw

@@ -25,7 +25,7 @@ neural networks", 2016, section 4.3.
 import numba
 import numpy as np
 
-from fastnet.arrays import contiguous, empty, zeros
+from fastnet.arrays import contiguous, empty, given, zeros
 from fastnet.kernels.cpu import _winograd_blocks as compiled
 from fastnet.kernels.cpu._blocks import in_turn
 from fastnet.kernels.cpu._geometry import Images
@@ -74,7 +74,7 @@ def dx(dy, w, x_shape, g):
     return dx if dx.shape[3] == x_shape[3] else contiguous(dx[..., : x_shape[3]])
 
 
-def dw(x, dy, w_shape, g):
+def dw(x, dy, w_shape, g, into=None):
     x, dy = _whole_vectors(x, 1), _whole_vectors(dy, 1)
     channels, features, phases, side = x.shape[3], dy.shape[3], g.stride_h**2, _side(g)
     size = side**2 * phases * channels * features
@@ -91,8 +91,11 @@ def dw(x, dy, w_shape, g):
     transforms, _, rows = units(plan, LANES[x.dtype])
     _run([(compiled.transform_inputs, (side, 0), transforms), (compiled.transform_gradients, (side, 0), transforms),
           (compiled.sum_products, (0, 0), rows)], x, sums, dy, None, _tiling(g), plan)
-    gradient = filter_gradient(sums, side)
-    return gradient if gradient.shape == tuple(w_shape) else contiguous(gradient[:, :, : w_shape[2], : w_shape[3]])
+    if (channels, features) == tuple(w_shape[2:]):
+        return filter_gradient(sums, side, into)
+    gradient = given(into, tuple(w_shape), x.dtype)
+    gradient[...] = filter_gradient(sums, side)[:, :, : w_shape[2], : w_shape[3]]
+    return gradient
 
 
 def _side(g):

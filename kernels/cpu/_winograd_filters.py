@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import carray
 
-from fastnet.arrays import empty
+from fastnet.arrays import empty, given
 from fastnet.kernels.cpu._blocks import block_kernel
 from fastnet.kernels.cpu._gemm import address
 from fastnet.kernels.cpu._jit import kernel
@@ -48,10 +48,10 @@ def transposed(w):
     return turned
 
 
-def filter_gradient(sums, side):
+def filter_gradient(sums, side, into=None):
     """dw (3, 3, C, K) = G^T u G for the sum u of sums (chunks, side^2, phases, C, K)."""
     chunks, _, phases, channels, features = sums.shape
-    dw = empty((3, 3, channels, features), sums.dtype)
+    dw = given(into, (3, 3, channels, features), sums.dtype)
     _filter_gradient(channels, sums.size, (sums, dw), (_Plan(channels, features, phases, chunks=chunks),), (side, 0))
     return dw
 

@@ -18,7 +18,7 @@ def supports(x, *, window, stride=None, pad=0, ceil_mode=False):
 
 
 def forward(x, *, window, stride=None, pad=0, ceil_mode=False):
-    g = _pool.geometry("avg_pool2d", x, window, stride, pad, ceil_mode)
+    g = _pool.geometry("avg_pool2d", x.shape[1:3], window, stride, pad, ceil_mode)
     n, height, width, channels = x.shape
     y = empty((n, g.out_h, g.out_w, channels), x.dtype)
     weights = _weights(g, height, width, x.dtype)

@@ -47,12 +47,17 @@ def forward(x, w, b=None, *, stride=1, pad=0, dilation=1, groups=1, conv_algorit
 
 
 def backward(dy, cache, needs=None):
+    return backward_into(dy, cache, needs, (None, None, None))
+
+
+def backward_into(dy, cache, needs, into):
     x, w, has_bias, g, chosen = cache
     needs_x, needs_w, needs_b = needs or (True, True, True)
     dy = contiguous(dy)
-    dw = chosen.dw(x, dy, w.shape, g) if needs_w else None  # first: its scratch is large, and dx is not yet there
+    # First dw: its scratch is large, and dx is not yet there.
+    dw = chosen.dw(x, dy, w.shape, g, into[1]) if needs_w else None
     return (chosen.dx(dy, w, x.shape, g) if needs_x else None, dw,
-            column_sums(rows(dy)) if needs_b and has_bias else None)
+            column_sums(rows(dy), into[2]) if needs_b and has_bias else None)
 
 
 def _chosen(x_shape, w_shape, g, conv_algorithm):

@@ -15,4 +15,4 @@ def supports(x, *, window, stride=None, pad=0, ceil_mode=False):
 
 
 def forward(x, *, window, stride=None, pad=0, ceil_mode=False):
-    return largest(x, _pool.geometry("relu_max_pool2d", x, window, stride, pad, ceil_mode), True)
+    return largest(x, _pool.geometry("relu_max_pool2d", x.shape[1:3], window, stride, pad, ceil_mode), True)
