@@ -479,7 +479,7 @@ MALFORMED = {
                    {"groups": 1.0}, {"stride": 1.5}, {"stride": (1, 2, 3)}, {"groups": 3}))],
     "conv2d_relu_max_pool2d": [
         ("integer x", (IMAGES.astype(int), W, None), {"window": 2}), ("3-d w", (IMAGES, W[0], None), {"window": 2}),
-        ("b", (IMAGES, W, C), {"window": 2}), ("no w", (IMAGES, None), {"window": 2}), ("no window", (IMAGES, W), {}),
+        ("b", (IMAGES, W, C), {"window": 2}), ("no w", (IMAGES, None), {"window": 2}),
         *((f"{o}", (IMAGES, W, None), {"window": 2} | o) for o in (
             {"stride": 0}, {"groups": 2}, {"conv_algorithm": "fast"}, {"window": 0}, {"window": 9}, {"pool_stride": 0},
             {"pool_pad": 2}, {"window": 1.5}))],

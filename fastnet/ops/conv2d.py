@@ -20,31 +20,35 @@ from fastnet.ops._windows import padded, require_images, unpadded
 ALGORITHMS = ("auto", "winograd", "direct")
 
 
-def _check(x, w, b, groups):
-    require_float("conv2d", x=x, w=w, b=b)
-    require_images("conv2d", x)
+def check(op, x, w, b, stride, pad, dilation, groups, conv_algorithm):
+    """Raise ValueError or TypeError, in the name of `op`, for arguments that do not fit."""
+    require_float(op, x=x, w=w, b=b)
+    require_images(op, x)
     if w.ndim != 4 or w.size == 0:
-        raise ValueError(f"conv2d: w is {tuple(w.shape)}, but (KH, KW, C_in/groups, C_out) is needed")
+        raise ValueError(f"{op}: w is {tuple(w.shape)}, but (KH, KW, C_in/groups, C_out) is needed")
     if not isinstance(groups, int) or groups < 1:
-        raise ValueError(f"conv2d: groups must be a whole number of at least 1 but is {groups!r}")
+        raise ValueError(f"{op}: groups must be a whole number of at least 1 but is {groups!r}")
     channels, outputs = x.shape[3], w.shape[3]
     if channels % groups or outputs % groups:
-        raise ValueError(f"conv2d: {channels} channels in and {outputs} out cannot be divided into {groups} groups")
+        raise ValueError(f"{op}: {channels} channels in and {outputs} out cannot be divided into {groups} groups")
     if channels != w.shape[2] * groups:
         guess = ""
         if x.shape[1] == w.shape[2] * groups:
             guess = "; is x (N, C, H, W)? Channels come last here: x.transpose(0, 2, 3, 1)"
-        raise ValueError(f"conv2d: x has {channels} channels but w expects {w.shape[2] * groups} (w is "
+        raise ValueError(f"{op}: x has {channels} channels but w expects {w.shape[2] * groups} (w is "
                          f"{tuple(w.shape)}: KH, KW, C_in/groups, C_out; groups {groups}){guess}")
     if b is not None and b.shape != (outputs,):
-        raise ValueError(f"conv2d: b is {tuple(b.shape)} but w has {outputs} outputs")
+        raise ValueError(f"{op}: b is {tuple(b.shape)} but w has {outputs} outputs")
+    if conv_algorithm not in ALGORITHMS:
+        raise ValueError(f"{op}: conv_algorithm must be one of {', '.join(ALGORITHMS)} but is {conv_algorithm!r}")
+    _geometry(op, x, w, stride, pad, dilation)
 
 
-def _geometry(x, w, stride, pad, dilation):
-    stride = shapes.pair("conv2d", "stride", stride, 1)
-    dilation = shapes.pair("conv2d", "dilation", dilation, 1)
-    pad = shapes.pair("conv2d", "pad", pad, 0)
-    rows, columns = shapes.windows("conv2d", x.shape[1:3], w.shape[:2], stride, pad, dilation)
+def _geometry(op, x, w, stride, pad, dilation):
+    stride = shapes.pair(op, "stride", stride, 1)
+    dilation = shapes.pair(op, "dilation", dilation, 1)
+    pad = shapes.pair(op, "pad", pad, 0)
+    rows, columns = shapes.windows(op, x.shape[1:3], w.shape[:2], stride, pad, dilation)
     taps = [(i, j, (slice(None), rows.slice(i, stride[0], dilation[0]), columns.slice(j, stride[1], dilation[1])))
             for i in range(w.shape[0]) for j in range(w.shape[1])]
     return rows, columns, taps
@@ -67,10 +71,8 @@ def forward(x, w, b=None, *, stride=1, pad=0, dilation=1, groups=1, conv_algorit
     order that it says: "direct"; "winograd" where that is defined, direct elsewhere; or "auto", the faster.
     Raises ValueError where the shapes do not fit.
     """
-    _check(x, w, b, groups)
-    if conv_algorithm not in ALGORITHMS:
-        raise ValueError(f"conv2d: conv_algorithm must be one of {', '.join(ALGORITHMS)} but is {conv_algorithm!r}")
-    rows, columns, taps = _geometry(x, w, stride, pad, dilation)
+    check("conv2d", x, w, b, stride, pad, dilation, groups, conv_algorithm)
+    rows, columns, taps = _geometry("conv2d", x, w, stride, pad, dilation)
     precise = accumulator(x.dtype)
     border = padded(x.astype(precise, copy=False), rows, columns)
     y = sum(_grouped(border[at], groups) @ _tap(w[i, j].astype(precise, copy=False), groups) for i, j, at in taps)
@@ -83,7 +85,7 @@ def forward(x, w, b=None, *, stride=1, pad=0, dilation=1, groups=1, conv_algorit
 def backward(dy, cache, needs=None):
     x, w, b, stride, pad, dilation, groups = cache
     needs_x, needs_w, needs_b = needs or (True, True, True)
-    rows, columns, taps = _geometry(x, w, stride, pad, dilation)
+    rows, columns, taps = _geometry("conv2d", x, w, stride, pad, dilation)
     xp = array_module(x)
     precise = accumulator(x.dtype)
     border = padded(x.astype(precise, copy=False), rows, columns)

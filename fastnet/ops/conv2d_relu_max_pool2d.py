@@ -12,13 +12,18 @@ Source: the three ops.
 """
 
 from fastnet.ops import conv2d, relu_max_pool2d
+from fastnet.ops._windows import pool_taps
+
+NAME = "conv2d_relu_max_pool2d"
 
 
 def forward(x, w, b=None, *, stride=1, pad=0, dilation=1, groups=1, conv_algorithm="auto", window, pool_stride=None,
             pool_pad=0, ceil_mode=False):
     """Return y (N, PH, PW, K). Raises ValueError and TypeError as `conv2d` and `max_pool2d` do."""
+    conv2d.check(NAME, x, w, b, stride, pad, dilation, groups, conv_algorithm)
     z, below = conv2d.forward(x, w, b, stride=stride, pad=pad, dilation=dilation, groups=groups,
                               conv_algorithm=conv_algorithm)
+    pool_taps(NAME, z, window, pool_stride, pool_pad, ceil_mode)  # which checks
     y, above = relu_max_pool2d.forward(z, window=window, stride=pool_stride, pad=pool_pad, ceil_mode=ceil_mode)
     return y, (below, above)
 
