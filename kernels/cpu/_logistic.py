@@ -1,11 +1,10 @@
 """The logistic function for use inside compiled kernels; `one` is 1 in x's type, which keeps the result in it."""
 
-import math
-
 from fastnet.kernels.cpu._jit import kernel
+from fastnet.kernels.cpu._transcendental import exp
 
 
 @kernel(inline="always")
 def sigmoid(x, one):
-    decay = math.exp(-abs(x))
+    decay = exp(-abs(x))
     return (one if x >= 0 else decay) / (one + decay)

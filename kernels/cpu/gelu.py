@@ -8,10 +8,10 @@ from fastnet.kernels.cpu import _elementwise
 from fastnet.kernels.cpu._elementwise import apply
 from fastnet.kernels.cpu._jit import kernel, parallel_kernel
 from fastnet.kernels.cpu._logistic import sigmoid
+from fastnet.kernels.cpu._transcendental import gauss, mills
 
 CUBIC = 0.044715
 SCALE = math.sqrt(2 / math.pi)
-ROOT_HALF = math.sqrt(0.5)
 DENSITY = 1 / math.sqrt(2 * math.pi)
 LIMIT = 40  # from here on P is constant
 
@@ -41,7 +41,13 @@ def _probability(x, tanh_form, real):
     if tanh_form:
         # (1 + tanh u)/2 is the logistic function of 2u, which is faster and loses no digits where P is small.
         return sigmoid(real(2 * SCALE) * (x + real(CUBIC) * x * x * x), real(1))
-    return real(0.5) * (real(1) + math.erf(x * real(ROOT_HALF)))
+    tail = _density(x, real) * mills(abs(x))
+    return tail if x < 0 else real(1) - tail
+
+
+@kernel(inline="always")
+def _density(x, real):
+    return real(DENSITY) * gauss(x)
 
 
 @parallel_kernel(cost=8)
@@ -51,7 +57,7 @@ def _forward(x, tanh_form, y):
         y[i] = x[i] * _probability(_bounded(x[i], real), tanh_form, real)
 
 
-@parallel_kernel(cost=8)
+@parallel_kernel(cost=9)
 def _backward(dy, x, tanh_form, dx):
     real = x.dtype.type
     for i in prange(dy.size):
@@ -60,5 +66,5 @@ def _backward(dy, x, tanh_form, dx):
         if tanh_form:
             slope = p * (real(1) - p) * real(2 * SCALE) * (real(1) + real(3 * CUBIC) * b * b)
         else:
-            slope = real(DENSITY) * math.exp(-real(0.5) * b * b)
+            slope = _density(b, real)
         dx[i] = dy[i] * (p + b * slope)

@@ -20,21 +20,19 @@ def backward(dy, cache, needs=None):
 
 
 @parallel_kernel(cost=4)
-def _forward(x, t, delta, rows):
-    for i in prange(len(x)):
-        total = 0.0
-        for k in range(x.shape[1]):
-            size = abs(x[i, k] - t[i, k])
-            clipped = delta if size > delta else size
-            total += clipped * (size - 0.5 * clipped)
-        rows[i] = total
+def _forward(x, t, delta, losses, width):
+    half = x.dtype.type(0.5)
+    for i in prange(x.size):
+        size = abs(x[i] - t[i])
+        clipped = delta if size > delta else size
+        losses[i] = clipped * (size - half * clipped)
+    return _targets.total(losses, width)
 
 
 @parallel_kernel(cost=4)
 def _backward(x, t, delta, scale, slope):
-    for i in prange(len(x)):
-        for k in range(x.shape[1]):
-            residual = x[i, k] - t[i, k]
-            # Comparisons, not min() and max(): a NaN must stay one.
-            clipped = delta if residual > delta else (-delta if residual < -delta else residual)
-            slope[i, k] = clipped * scale
+    for i in prange(x.size):
+        residual = x[i] - t[i]
+        # Comparisons, not min() and max(): a NaN must stay one.
+        clipped = delta if residual > delta else (-delta if residual < -delta else residual)
+        slope[i] = clipped * scale

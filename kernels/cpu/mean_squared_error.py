@@ -20,18 +20,15 @@ def backward(dy, cache, needs=None):
 
 
 @parallel_kernel(cost=2)
-def _forward(x, t, rows):
-    for i in prange(len(x)):
-        total = 0.0
-        for k in range(x.shape[1]):
-            residual = x[i, k] - t[i, k]
-            total += residual * residual
-        rows[i] = total
+def _forward(x, t, losses, width):
+    for i in prange(x.size):
+        residual = x[i] - t[i]
+        losses[i] = residual * residual
+    return _targets.total(losses, width)
 
 
 @parallel_kernel(cost=2)
 def _backward(x, t, scale, slope):
-    for i in prange(len(x)):
-        for k in range(x.shape[1]):
-            residual = x[i, k] - t[i, k]
-            slope[i, k] = (residual + residual) * scale
+    for i in prange(x.size):
+        residual = x[i] - t[i]
+        slope[i] = (residual + residual) * scale

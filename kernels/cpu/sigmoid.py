@@ -25,7 +25,7 @@ def _forward(x, y):
         y[i] = _logistic.sigmoid(x[i], one)
 
 
-@parallel_kernel(cost=4)
+@parallel_kernel()
 def _backward(dy, y, dx):
     one = dy.dtype.type(1)
     for i in prange(dy.size):

@@ -1,12 +1,11 @@
 """Binary cross-entropy of logits as in `fastnet.ops.sigmoid_cross_entropy`: one pass over the logits each way."""
 
-import math
-
 from numba import prange
 
 from fastnet.kernels.cpu import _targets
 from fastnet.kernels.cpu._jit import parallel_kernel
 from fastnet.kernels.cpu._logistic import sigmoid
+from fastnet.kernels.cpu._transcendental import exp, log1p
 
 
 def supports(x, targets, *, reduction="mean"):
@@ -23,20 +22,17 @@ def backward(dy, cache, needs=None):
     return slope if needs_x else None, dtargets
 
 
-@parallel_kernel(cost=16)
-def _forward(x, t, rows):
+@parallel_kernel(cost=10)
+def _forward(x, t, losses, width):
     zero = x.dtype.type(0)
-    for i in prange(len(x)):
-        total = 0.0
-        for k in range(x.shape[1]):
-            positive = zero if x[i, k] < zero else x[i, k]
-            total += (positive - t[i, k] * x[i, k]) + math.log1p(math.exp(-abs(x[i, k])))
-        rows[i] = total
+    for i in prange(x.size):
+        positive = zero if x[i] < zero else x[i]
+        losses[i] = (positive - t[i] * x[i]) + log1p(exp(-abs(x[i])))
+    return _targets.total(losses, width)
 
 
-@parallel_kernel(cost=16)
+@parallel_kernel(cost=6)
 def _backward(x, t, scale, slope):
     one = x.dtype.type(1)
-    for i in prange(len(x)):
-        for k in range(x.shape[1]):
-            slope[i, k] = (sigmoid(x[i, k], one) - t[i, k]) * scale
+    for i in prange(x.size):
+        slope[i] = (sigmoid(x[i], one) - t[i]) * scale

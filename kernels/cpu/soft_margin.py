@@ -1,12 +1,11 @@
 """Soft-margin loss as in `fastnet.ops.soft_margin`: one pass over the logits each way."""
 
-import math
-
 from numba import prange
 
 from fastnet.kernels.cpu import _targets
 from fastnet.kernels.cpu._jit import parallel_kernel
 from fastnet.kernels.cpu._logistic import sigmoid
+from fastnet.kernels.cpu._transcendental import exp, log1p
 
 
 def supports(x, targets, *, reduction="mean"):
@@ -22,20 +21,17 @@ def backward(dy, cache, needs=None):
     return t * slope if needs_x else None, x * slope if needs_targets else None
 
 
-@parallel_kernel(cost=16)
-def _forward(x, t, rows):
+@parallel_kernel(cost=10)
+def _forward(x, t, losses, width):
     zero = x.dtype.type(0)
-    for i in prange(len(x)):
-        total = 0.0
-        for k in range(x.shape[1]):
-            margin = t[i, k] * x[i, k]
-            total += (-margin if margin < zero else zero) + math.log1p(math.exp(-abs(margin)))
-        rows[i] = total
+    for i in prange(x.size):
+        margin = t[i] * x[i]
+        losses[i] = (-margin if margin < zero else zero) + log1p(exp(-abs(margin)))
+    return _targets.total(losses, width)
 
 
-@parallel_kernel(cost=16)
+@parallel_kernel(cost=6)
 def _backward(x, t, scale, slope):
     one = x.dtype.type(1)
-    for i in prange(len(x)):
-        for k in range(x.shape[1]):
-            slope[i, k] = -sigmoid(-t[i, k] * x[i, k], one) * scale
+    for i in prange(x.size):
+        slope[i] = -sigmoid(-t[i] * x[i], one) * scale

@@ -17,14 +17,14 @@ def backward(dy, cache, needs=None):
     return (apply(_backward, dy, cache) if needs is None or needs[0] else None,)
 
 
-@parallel_kernel(cost=4)
+@parallel_kernel(cost=5)
 def _forward(x, y):
     one = x.dtype.type(1)
     for i in prange(x.size):
         y[i] = x[i] * sigmoid(x[i], one)
 
 
-@parallel_kernel(cost=4)
+@parallel_kernel(cost=6)
 def _backward(dy, x, dx):
     one = dy.dtype.type(1)
     for i in prange(dy.size):

@@ -1,9 +1,8 @@
 """Hyperbolic tangent: one pass forward, one backward, as in `fastnet.ops.tanh`."""
 
-import math
-
 from numba import prange
 
+from fastnet.kernels.cpu import _transcendental
 from fastnet.kernels.cpu._elementwise import apply, supports
 from fastnet.kernels.cpu._jit import parallel_kernel
 
@@ -19,13 +18,13 @@ def backward(dy, cache, needs=None):
     return (apply(_backward, dy, cache) if needs is None or needs[0] else None,)
 
 
-@parallel_kernel(cost=16)
+@parallel_kernel(cost=5)
 def _forward(x, y):
     for i in prange(x.size):
-        y[i] = math.tanh(x[i])
+        y[i] = _transcendental.tanh(x[i])
 
 
-@parallel_kernel(cost=16)
+@parallel_kernel()
 def _backward(dy, y, dx):
     one = dy.dtype.type(1)
     for i in prange(dy.size):
