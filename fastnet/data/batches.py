@@ -29,7 +29,10 @@ def permutation(ids: np.ndarray, *, seed: int, stream: int, epoch: int = 0) -> n
     keys go by id.
     """
     words = backend.call("philox", ids, seed=seed, stream=stream, epoch=epoch, count=2).astype(np.uint64)
-    return np.lexsort((ids, words[:, 0] << np.uint64(32) | words[:, 1]))
+    keys = words[:, 0] << np.uint64(32) | words[:, 1]
+    order = np.argsort(keys)  # a fifth of lexsort's time
+    ordered = keys[order]
+    return np.lexsort((ids, keys)) if (ordered[1:] == ordered[:-1]).any() else order
 
 
 _copies: WeakKeyDictionary[Split, dict[str, tuple[Array, ...]]] = WeakKeyDictionary()

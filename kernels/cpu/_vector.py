@@ -25,7 +25,7 @@ class Vector(types.Type):
 
 def llvm_vector(dtype):
     """The LLVM type of a vector of a Numba type."""
-    scalar = {32: ir.FloatType(), 64: ir.DoubleType()}[dtype.bitwidth]
+    scalar = {8: ir.IntType(8), 32: ir.FloatType(), 64: ir.DoubleType()}[dtype.bitwidth]
     return ir.VectorType(scalar, BYTES * 8 // dtype.bitwidth)
 
 

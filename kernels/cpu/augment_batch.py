@@ -11,9 +11,12 @@ from fastnet.functions.augment_batch import ATTEMPTS, FIRST_ATTEMPT, LOG_ASPECT,
 from fastnet.functions.philox import AUGMENT, split_key
 from fastnet.kernels.cpu import standardize_batch
 from fastnet.kernels.cpu._jit import kernel, parallel_kernel
+from fastnet.kernels.cpu._mirror import mirror_pixels
 from fastnet.kernels.cpu._philox import philox
+from fastnet.kernels.cpu._simd import copy_entries, zero_entries
 
-_HALF, _TOP_BIT, _ONE, _TWO = (np.uint64(n) for n in (32, 31, 1, 2))
+IMAGES = 4  # a block
+_HALF, _TOP_BIT = np.uint64(32), np.uint64(31)
 _TO_FRACTION = 2.0**-32
 
 
@@ -52,42 +55,27 @@ def _flipped(wanted, word):
 @parallel_kernel()
 def _crop(images, indices, samples, words, horizontal, vertical, pad, mean, scale, cutout, y):
     batch, height, width, channels = y.shape
-    for b in prange(batch):
-        row, column, mirror, turn = philox(0, samples[b], words[0], AUGMENT, words[1], words[2])
-        mirrored, turned = _flipped(horizontal, mirror), _flipped(vertical, turn)
-        down, along = _below(2 * pad + 1, row) - pad, _below(2 * pad + 1, column) - pad
-        # Rows and columns of what is cut out that lie inside the image; the others stay black.
-        top, bottom = max(0, -down), min(height, height - down)
-        left, right = max(0, -along), min(width, width - along)
-        start, stop = (left + along) * channels, (right + along) * channels
-        place = (width - right if mirrored else left) * channels
-        image = images[indices[b]]
-        levels = np.zeros((height, width * channels), np.uint8)
-        for i in range(top, bottom):
-            source = image[i + down].reshape(-1)[start:stop]
-            to = levels[height - 1 - i if turned else i, place:]
-            if mirrored:
-                _mirror(source, channels, to)
-            else:
-                for k in range(source.size):
-                    to[k] = source[k]
-        _finish(levels.reshape(-1), mean, scale, y[b], cutout, samples[b], words)
-
-
-@kernel()
-def _mirror(source, channels, to):
-    """Copy a row of pixels, the last one first."""
-    pixels = source.size // channels
-    if channels == 3:  # half the time of the loops below, which do not know how far apart the entries are
-        for j in range(pixels):
-            k, m = np.uint64(3 * j), np.uint64(3 * (pixels - 1 - j))  # unsigned: not looked at for negative indices
-            to[k] = source[m]
-            to[k + _ONE] = source[m + _ONE]
-            to[k + _TWO] = source[m + _TWO]
-    else:
-        for c in range(channels):
-            for j in range(pixels):
-                to[j * channels + c] = source[np.uint64((pixels - 1 - j) * channels + c)]
+    flat, row_size = images.reshape(-1), width * channels
+    for block in prange((batch + IMAGES - 1) // IMAGES):
+        levels = np.empty(height * row_size, np.uint8)
+        for b in range(block * IMAGES, min(batch, (block + 1) * IMAGES)):
+            row, column, side, turn = philox(0, samples[b], words[0], AUGMENT, words[1], words[2])
+            mirrored, turned = _flipped(horizontal, side), _flipped(vertical, turn)
+            down, along = _below(2 * pad + 1, row) - pad, _below(2 * pad + 1, column) - pad
+            # Rows and columns of what is cut out that lie inside the image; the others stay black.
+            top, bottom = max(0, -down), min(height, height - down)
+            left, right = max(0, -along), min(width, width - along)
+            if down or along:
+                zero_entries(levels, 0, levels.size)
+            place = (width - right if mirrored else left) * channels
+            for i in range(top, bottom):
+                start = ((indices[b] * height + i + down) * width + left + along) * channels
+                to = (height - 1 - i if turned else i) * row_size + place
+                if mirrored:
+                    mirror_pixels(flat, start, right - left, channels, levels, to)
+                else:
+                    copy_entries(flat, start, levels, to, (right - left) * channels)
+            _finish(levels, mean, scale, y[b], cutout, samples[b], words)
 
 
 @parallel_kernel()
