@@ -15,14 +15,15 @@ from numba import prange
 from fastnet.arrays import contiguous, empty, given, zeros
 from fastnet.kernels.cpu import _skinny
 from fastnet.kernels.cpu._gemm import NORMAL, SCALARS, TRANSPOSED, address, gemm
-from fastnet.kernels.cpu._jit import is_float, parallel_kernel
+from fastnet.kernels.cpu._jit import is_float, kernel, parallel_kernel
 from fastnet.kernels.cpu._rows import column_sums
 from fastnet.kernels.cpu._skinny import STRIP, dw_part, forward_part
 from fastnet.kernels.cpu._vector import LANES
 
-ROWS = 256  # rows a block, for long x; two blocks of fewer rows pack w twice for nothing
+ROWS = 256  # rows a block, for long x: each block packs w anew
 SKINNY_ROWS = 64  # where nothing is packed
 FEATURES = 512  # columns of x a block: 512 x 64 float32 of w fill an eighth of a 1 MB L2 cache
+LEAST_ROWS, LEAST_FEATURES = 32, 128  # of blocks that are made only so that there are two
 FEW = 128  # outputs: with more, BLAS's copies of x pay
 SHORT = 1 << 15  # entries of dy that one thread masks and sums before the products
 
@@ -88,8 +89,13 @@ def workspace_backward(x, outputs):
 
 def _length(d):
     """The features of a block: as many in each, but for the last, which has up to 16 a block fewer."""
-    blocks = -(-d // FEATURES)
+    blocks = max(1, -(-d // FEATURES), min(2, d // LEAST_FEATURES))
     return -(-d // blocks // 16) * 16
+
+
+@kernel()
+def _row_blocks(n):
+    return max(1, (n + ROWS - 1) // ROWS, min(2, n // LEAST_ROWS))
 
 
 def _is_skinny(x, outputs):
@@ -103,8 +109,7 @@ def product(x, w, b, relu, length, is_skinny, scratch, size, partial, y, scalars
     k = w.shape[1]
     zero = y.dtype.type(0)
     if length == 0:
-        rows = SKINNY_ROWS if is_skinny else ROWS
-        blocks = max(1, n // rows) if is_skinny else (n + rows - 1) // rows
+        blocks = max(1, n // SKINNY_ROWS) if is_skinny else _row_blocks(n)
         for block in prange(blocks):
             start, stop = block * n // blocks, (block + 1) * n // blocks
             if is_skinny:
@@ -176,10 +181,11 @@ def products_backward(x, w, y, dy, masks, sums, needs_x, needs_w, length, is_ski
                      address(dw, start * k), k, scalars)
     if needs_x:
         by_rows = n > ROWS or d <= FEATURES
-        for block in prange((n + ROWS - 1) // ROWS if by_rows else blocks):
+        row_blocks = _row_blocks(n)
+        for block in prange(row_blocks if by_rows else blocks):
             if by_rows:
-                start = block * ROWS
-                gemm(NORMAL, TRANSPOSED, min(ROWS, n - start), d, k, address(dz, start * k), k, address(w, 0), k, False,
+                start, stop = block * n // row_blocks, (block + 1) * n // row_blocks
+                gemm(NORMAL, TRANSPOSED, stop - start, d, k, address(dz, start * k), k, address(w, 0), k, False,
                      address(dx, start * d), d, scalars)
             else:
                 start = block * length
