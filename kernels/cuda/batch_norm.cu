@@ -1,0 +1,215 @@
+// Batch normalisation of x (rows, channels), alone or with what follows it.
+//
+//     y = x^ gamma + beta          y = max(0, x^ gamma + beta)          y = max(0, x^ gamma + beta + shortcut)
+//
+// `found` (4, channels) has what is known of the channels: the mean, the variance, rstd = 1/sqrt(variance + eps) and
+// scale = gamma rstd. Sums over the rows come in two steps: `part` (2, channels, chunks) has those of each chunk of
+// rows, and then a warp a channel adds them.
+#include "channels.cuh"
+
+enum Found { MEAN, VAR, RSTD, SCALE };
+
+template <int width> void get(Acc (&v)[width], const Acc* from, int channel) {
+    for (int j = 0; j < width; j++) v[j] = from[channel + j];
+}
+
+// The sums of x - k and of its square, where k is the chunk's first row. That is a row of the chunk's own, so what
+// cancels in the chunk's variance is little, however far from zero the mean lies.
+template <int width> void shifted_sums(Rows r, const T* x, Acc* part) {
+    column_sums<width, 2>(r, [=](const Tile& tile, Acc (&total)[2][width]) {
+        Acc origin[width], v[width];
+        read(origin, x + r.start(tile.chunk) * r.channels + tile.channel);
+        FN_UNROLL(2)
+        for (int64 at = tile.first; at < tile.stop; at += tile.step) {
+            read(v, x + at);
+            for (int j = 0; j < width; j++) {
+                const Acc d = v[j] - origin[j];
+                total[0][j] += d;
+                total[1][j] += d * d;
+            }
+        }
+    }, [=](int64 chunk, int channel, const Acc (&total)[2]) {
+        const int64 chunks = r.chunks();
+        for (int s = 0; s < 2; s++) part[(int64(s) * r.channels + channel) * chunks + chunk] = total[s];
+    });
+}
+
+FN_KERNEL(256) batch_norm_sums(const T* x, Acc* part, int64 rows, int channels, int64 each) {
+    const Rows r{rows, channels, each};
+    if (in_packs(channels, x)) shifted_sums<Pack::many>(r, x, part);
+    else shifted_sums<1>(r, x, part);
+}
+
+inline void keep(Acc* found, int channels, int64 c, Acc mean, Acc var, Acc gamma, Acc eps) {
+    const Acc rstd = 1 / sqrt(var + eps);
+    found[MEAN * channels + c] = mean;
+    found[VAR * channels + c] = var;
+    found[RSTD * channels + c] = rstd;
+    found[SCALE * channels + c] = gamma * rstd;
+}
+
+// The chunks' means and sums of squares about them, put together in double.
+FN_KERNEL(256) batch_norm_statistics(const T* x, const Acc* part, const Acc* gamma, Acc eps, Acc* found, int64 rows,
+                                     int channels, int64 each) {
+    const Rows r{rows, channels, each};
+    const int64 chunks = r.chunks();
+    for (int64 c = first_warp(); c < channels; c += all_warps()) {
+        const Acc *sums = part + c * chunks, *squares = sums + channels * chunks;
+        double total = 0, around = 0;
+        FN_UNROLL(2)
+        for (int64 k = lane_id(); k < chunks; k += WARP)
+            total += double(r.stop(k) - r.start(k)) * load(x + r.start(k) * channels + c) + sums[k];
+        const double mean = warp_sum(total) / double(rows);
+        FN_UNROLL(1)
+        for (int64 k = lane_id(); k < chunks; k += WARP) {
+            const double count = double(r.stop(k) - r.start(k)), shift = sums[k] / count;
+            const double off = load(x + r.start(k) * channels + c) + shift - mean;
+            around += squares[k] - sums[k] * shift + count * off * off;
+        }
+        const double var = warp_sum(around) / double(rows);
+        if (lane_id() == 0) keep(found, channels, c, Acc(mean), Acc(var < 0 ? 0 : var), gamma[c], eps);
+    }
+}
+
+// The same of statistics that are given. x is not read, it only says which type T is.
+FN_KERNEL(256) batch_norm_given(const T* x, const Acc* mean, const Acc* var, const Acc* gamma, Acc eps, Acc* found,
+                                int channels) {
+    for (int64 c = first_thread(); c < channels; c += all_threads())
+        keep(found, channels, c, mean[c], var[c], gamma[c], eps);
+}
+
+template <int width>
+void normalise(Rows r, const T* x, const Acc* found, const Acc* beta, const T* shortcut, bool relu, T* y) {
+    tiles<width>(r, [=](const Tile& tile) {
+        if (!tile.inside) return;
+        Acc mean[width], scale[width], shift[width], v[width], other[width];
+        get(mean, found + MEAN * r.channels, tile.channel);
+        get(scale, found + SCALE * r.channels, tile.channel);
+        get(shift, beta, tile.channel);
+        for (int64 at = tile.first; at < tile.stop; at += tile.step) {
+            read(v, x + at);
+            if (shortcut) read(other, shortcut + at);
+            for (int j = 0; j < width; j++) {
+                v[j] = fma(v[j] - mean[j], scale[j], shift[j]);
+                if (shortcut) v[j] += other[j];
+                if (relu && v[j] <= 0) v[j] = 0;  // a NaN stays one
+            }
+            write(y + at, v);
+        }
+    });
+}
+
+FN_KERNEL(256) batch_norm_normalise(const T* x, const Acc* found, const Acc* beta, const T* shortcut, int relu, T* y,
+                                    int64 rows, int channels, int64 each) {
+    const Rows r{rows, channels, each};
+    if (in_packs(channels, x, shortcut, y)) normalise<Pack::many>(r, x, found, beta, shortcut, relu, y);
+    else normalise<1>(r, x, found, beta, shortcut, relu, y);
+}
+
+// What passes dy on to the normalisation: everything, or only where y is positive; where y is not at hand but `beta`
+// is, the instructions of `normalise` say where, so to the same bits.
+template <int width> struct Gate {
+    Acc mean[width], scale[width], shift[width];
+    const Acc* beta;
+    const T* y;
+    Gate(Rows r, const Acc* found, const Acc* beta, const T* y, int channel) : shift{}, beta(beta), y(y) {
+        get(mean, found + MEAN * r.channels, channel);
+        get(scale, found + SCALE * r.channels, channel);
+        if (beta) get(shift, beta, channel);
+    }
+    // g *= whether it passes; d = x - mean, or 0 without x.
+    void operator()(Acc (&g)[width], Acc (&d)[width], const T* x, int64 at) const {
+        Acc result[width] = {};
+        if (x) read(d, x + at);
+        if (y) read(result, y + at);
+        for (int j = 0; j < width; j++) {
+            d[j] = x ? d[j] - mean[j] : Acc(0);
+            if (!y) result[j] = beta ? fma(d[j], scale[j], shift[j]) : Acc(1);
+            g[j] = result[j] > 0 ? g[j] : Acc(0);
+        }
+    }
+};
+
+// The sums of dy, as far as it passes, and of dy (x - mean). With `passed` what passes is kept there.
+template <int width>
+void gradient_sums(Rows r, const T* dy, const T* x, const Acc* found, const Acc* beta, const T* y, T* passed,
+                   Acc* part) {
+    column_sums<width, 2>(r, [=](const Tile& tile, Acc (&total)[2][width]) {
+        const Gate<width> gate(r, found, beta, y, tile.channel);
+        Acc g[width], d[width] = {};
+        for (int64 at = tile.first; at < tile.stop; at += tile.step) {
+            read(g, dy + at);
+            gate(g, d, x, at);
+            if (passed) write(passed + at, g);
+            for (int j = 0; j < width; j++) {
+                total[0][j] += g[j];
+                total[1][j] += g[j] * d[j];
+            }
+        }
+    }, [=](int64 chunk, int channel, const Acc (&total)[2]) {
+        const int64 chunks = r.chunks();
+        for (int s = 0; s < 2; s++) part[(int64(s) * r.channels + channel) * chunks + chunk] = total[s];
+    });
+}
+
+FN_KERNEL(256) batch_norm_gradient_sums(const T* dy, const T* x, const Acc* found, const Acc* beta, const T* y,
+                                        T* passed, Acc* part, int64 rows, int channels, int64 each) {
+    const Rows r{rows, channels, each};
+    if (in_packs(channels, dy, x, y, passed))
+        gradient_sums<Pack::many>(r, dy, x, found, beta, y, passed, part);
+    else gradient_sums<1>(r, dy, x, found, beta, y, passed, part);
+}
+
+// gradients (4, channels): those of gamma and beta; then of the mean and the variance where these were given, else
+// the mean of dy and what dx has of x - mean. x is not read, it only says which type T is.
+FN_KERNEL(256) batch_norm_gradients(const T* x, const Acc* part, const Acc* found, int given, Acc* gradients,
+                                    int64 rows, int channels, int64 each) {
+    const int64 chunks = Rows{rows, channels, each}.chunks();
+    for (int64 c = first_warp(); c < channels; c += all_warps()) {
+        const Acc *sums = part + c * chunks, *products = sums + channels * chunks;
+        double dbeta = 0, dgamma = 0;
+        for (int64 k = lane_id(); k < chunks; k += WARP) {
+            dbeta += sums[k];
+            dgamma += products[k];
+        }
+        dbeta = warp_sum(dbeta);
+        dgamma = warp_sum(dgamma);
+        if (lane_id() == 0) {
+            const double rstd = found[RSTD * channels + c], scale = found[SCALE * channels + c];
+            dgamma *= rstd;
+            gradients[c] = Acc(dgamma);
+            gradients[channels + c] = Acc(dbeta);
+            gradients[2 * channels + c] = Acc(given ? -scale * dbeta : dbeta / double(rows));
+            gradients[3 * channels + c] = Acc(given ? -scale * rstd * dgamma / 2 : dgamma / double(rows) * rstd);
+        }
+    }
+}
+
+// dx = scale (dy - mean of dy - slope (x - mean)), or scale dy without `gradients`, where the statistics were given;
+// then x is needed only for the gate, and null where y or nothing is that.
+template <int width>
+void input_gradient(Rows r, const T* dy, const T* x, const Acc* found, const Acc* beta, const T* y,
+                    const Acc* gradients, T* dx) {
+    tiles<width>(r, [=](const Tile& tile) {
+        if (!tile.inside) return;
+        const Gate<width> gate(r, found, beta, y, tile.channel);
+        Acc mean_dy[width] = {}, slope[width] = {}, g[width], d[width] = {};
+        if (gradients) {
+            get(mean_dy, gradients + 2 * r.channels, tile.channel);
+            get(slope, gradients + 3 * r.channels, tile.channel);
+        }
+        for (int64 at = tile.first; at < tile.stop; at += tile.step) {
+            read(g, dy + at);
+            gate(g, d, x, at);
+            for (int j = 0; j < width; j++) g[j] = gate.scale[j] * (g[j] - mean_dy[j] - slope[j] * d[j]);
+            write(dx + at, g);
+        }
+    });
+}
+
+FN_KERNEL(256) batch_norm_dx(const T* dy, const T* x, const Acc* found, const Acc* beta, const T* y,
+                             const Acc* gradients, T* dx, int64 rows, int channels, int64 each) {
+    const Rows r{rows, channels, each};
+    if (in_packs(channels, dy, x, y, dx)) input_gradient<Pack::many>(r, dy, x, found, beta, y, gradients, dx);
+    else input_gradient<1>(r, dy, x, found, beta, y, gradients, dx);
+}
