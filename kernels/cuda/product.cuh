@@ -27,8 +27,24 @@ void load_tile(Acc (&tile)[DEPTH][TILE + 1], Matrix<S> m, int64 i0, int64 k0, in
     }
 }
 
-// c (m, n) = finish(a (m, k) b (k, n), column). Blocks of PRODUCT_THREADS take the tiles of c in turn; a thread keeps 4x4
-// entries of one, sixteen rows and columns apart, so that a warp reads different banks.
+// Adds the product of two tiles: a thread keeps 4x4 entries, sixteen rows and columns apart, so that a warp reads
+// different banks.
+inline void multiply_tiles(Acc (&sum)[4][4], const Acc (&a_tile)[DEPTH][TILE + 1],
+                           const Acc (&b_tile)[DEPTH][TILE + 1]) {
+    const int tx = int(threadIdx.x) % 16, ty = int(threadIdx.x) / 16;
+    FN_UNROLL(4)
+    for (int d = 0; d < DEPTH; d++) {
+        Acc left[4], right[4];
+        for (int r = 0; r < 4; r++) {
+            left[r] = a_tile[d][ty + 16 * r];
+            right[r] = b_tile[d][tx + 16 * r];
+        }
+        for (int r = 0; r < 4; r++)
+            for (int s = 0; s < 4; s++) sum[r][s] += left[r] * right[s];
+    }
+}
+
+// c (m, n) = finish(a (m, k) b (k, n), column). Blocks of PRODUCT_THREADS take the tiles of c in turn.
 template <class A, class B, class C, class F>
 void product(Matrix<A> a, Matrix<B> b, Matrix<C> c, int64 m, int64 n, int64 k, F finish) {
     FN_SHARED(Acc, a_tile, [DEPTH][TILE + 1]);
@@ -42,16 +58,7 @@ void product(Matrix<A> a, Matrix<B> b, Matrix<C> c, int64 m, int64 n, int64 k, F
             load_tile(a_tile, a, i0, k0, m, k);
             load_tile(b_tile, b.transposed(), j0, k0, n, k);
             sync_threads();
-            FN_UNROLL(4)
-            for (int d = 0; d < DEPTH; d++) {
-                Acc left[4], right[4];
-                for (int r = 0; r < 4; r++) {
-                    left[r] = a_tile[d][ty + 16 * r];
-                    right[r] = b_tile[d][tx + 16 * r];
-                }
-                for (int r = 0; r < 4; r++)
-                    for (int s = 0; s < 4; s++) sum[r][s] += left[r] * right[s];
-            }
+            multiply_tiles(sum, a_tile, b_tile);
             sync_threads();
         }
         for (int r = 0; r < 4; r++)
