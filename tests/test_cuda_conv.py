@@ -6,7 +6,8 @@ from emulator import engine
 from emulator.arrays import emulated
 
 from fastnet import backend
-from fastnet.kernels.cuda import _launch, conv2d
+from fastnet.check.contract import same_bits
+from fastnet.kernels.cuda import _conv3x3, _launch, _parts, conv2d
 
 engine.install()
 ml_dtypes = pytest.importorskip("ml_dtypes")
@@ -15,8 +16,8 @@ on_every_type = pytest.mark.parametrize("dtype", TYPES.values(), ids=TYPES)
 REFERENCE = backend.module("reference", "conv2d")
 
 
-def integers(shape, dtype, seed):
-    return np.random.default_rng([seed, *shape]).integers(-2, 3, shape).astype(dtype)
+def integers(shape, dtype, seed, most=2):
+    return np.random.default_rng([seed, *shape]).integers(-most, most + 1, shape).astype(dtype)
 
 
 def passes(module, x, w, b, dy, **options):
@@ -26,7 +27,7 @@ def passes(module, x, w, b, dy, **options):
 
 def assert_exact(x_shape, w_shape, dtype, **options):
     wide = _launch.accumulator(dtype)
-    x, w, b = integers(x_shape, dtype, 0), integers(w_shape, wide, 1), integers(w_shape[3:], wide, 2)
+    x, w, b = integers(x_shape, dtype, 0), integers(w_shape, wide, 1, 1), integers(w_shape[3:], wide, 2)
     exact = passes(REFERENCE, *(a.astype(np.float64) for a in (x, w, b)),
                    lambda y: integers(y.shape, np.float64, 3), **options)
     ours = passes(conv2d, *map(emulated, (x, w, b)), lambda y: emulated(integers(y.shape, dtype, 3)), **options)
@@ -51,6 +52,62 @@ SHAPES = [
 def test_exact_on_integers(dtype, x_shape, w_shape, options, few, monkeypatch):
     """Tails of tiles, several groups, grids that go round, and sums over pixels in parts."""
     monkeypatch.setattr(conv2d, "FEW", few)
-    monkeypatch.setattr(conv2d, "LEAST_CHUNK", 10)
+    monkeypatch.setattr(_parts, "UNIT", 10)
     monkeypatch.setattr(_launch, "MOST_BLOCKS", 5)
     assert_exact(x_shape, w_shape, dtype, **options)
+
+
+NARROW = pytest.mark.parametrize("dtype", [TYPES["half"], TYPES["bf16"]], ids=["half", "bf16"])
+
+
+@NARROW
+@pytest.mark.parametrize(("size", "x_shape", "outputs"), [
+    ((128, 128), (2, 9, 7, 128), 128), ((256, 64), (5, 8, 8, 64), 64), ((128, 64), (2, 6, 6, 192), 64),
+    ((128, 64), (1, 6, 64, 64), 64), ((128, 64), (1, 1, 1, 64), 64)], ids=str)
+def test_tensor_cores_are_exact_on_integers(dtype, size, x_shape, outputs, monkeypatch):
+    """Tails, images larger than a tile and smaller, up to three times 64 channels, blocks that take several tiles."""
+    monkeypatch.setattr(_conv3x3, "SIZES", (size, _conv3x3.SIZES[-1]))
+    monkeypatch.setattr(_conv3x3, "ENOUGH", 1)
+    monkeypatch.setattr(_conv3x3, "DW_BLOCKS", 1)
+    monkeypatch.setattr(_launch, "MOST_BLOCKS", 2)
+    assert_exact(x_shape, (3, 3, x_shape[3], outputs), dtype, pad=1)
+
+
+@NARROW
+def test_tensor_cores_keep_the_limits(dtype):
+    """Norm of the error over the norm, against float64 on the numbers that the type holds; the same bits in any order.
+
+    All arrays are views that start where no 16 bytes can be read at once, and dw is a sum of parts.
+    """
+    rng = np.random.default_rng(4)
+    x, w, b, dy = (rng.standard_normal(s) for s in ((2, 9, 8, 64), (3, 3, 64, 64), (64,), (2, 9, 8, 64)))
+    x, dy = x.astype(dtype), dy.astype(dtype)
+    w, b = (w / 24).astype(np.float32), b.astype(np.float32)
+    exact = passes(REFERENCE, *(a.astype(np.float64) for a in (x, w.astype(dtype), b)),
+                   lambda y: dy.astype(np.float64), pad=1)
+    runs = []
+    for seed, copies in enumerate(engine.COPIES):
+        with engine.schedule(seed, copies):
+            runs.append(passes(conv2d, *map(shifted, (x, w, b)), lambda y: shifted(dy), pad=1))
+    stored = 4e-4 if dtype == np.float16 else 2.5e-3
+    for a, other, another, e, limit in zip(*runs, exact, (stored, stored, 1e-4, 1e-4), strict=True):
+        assert same_bits(a, other)
+        assert same_bits(a, another)
+        assert np.linalg.norm(a.get().astype(np.float64) - e) <= limit * np.linalg.norm(e)
+
+
+def shifted(x):
+    """x on the device as a contiguous view that starts at its second entry."""
+    return emulated(np.concatenate([x.ravel()[:1], x.ravel()]))[1:].reshape(x.shape)
+
+
+@pytest.mark.parametrize(("x_shape", "outputs", "options", "takes"), [
+    ((2, 8, 8, 64), 128, {"pad": 1}, True), ((2, 8, 8, 64), 96, {"pad": 1}, False),
+    ((2, 8, 8, 96), 64, {"pad": 1}, False), ((2, 8, 8, 64), 64, {}, False), ((2, 2, 65, 64), 64, {"pad": 1}, False),
+    ((2, 8, 8, 64), 64, {"pad": 1, "stride": 2}, False), ((2, 9, 9, 64), 64, {"pad": (1, 2)}, False),
+    ((2, 8, 8, 64), 64, {"pad": 1, "dilation": (1, 2)}, False)])
+def test_what_tensor_cores_take(x_shape, outputs, options, takes):
+    options = {"stride": 1, "pad": 0, "dilation": 1, "groups": 1, **options}
+    for name, dtype in TYPES.items():
+        x, w = np.empty(x_shape, dtype), np.empty((3, 3, x_shape[3], outputs), np.float32)
+        assert _conv3x3.takes(x, conv2d.geometry(x.shape, w.shape, **options)) is (takes and name in ("half", "bf16"))

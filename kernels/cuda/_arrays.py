@@ -23,3 +23,8 @@ def empty(like, shape=None, dtype=None):
 def contiguous(x):
     """x with its entries side by side: itself, or a copy; None stays None."""
     return x if x is None or x.flags.c_contiguous else array_module(x).ascontiguousarray(x)
+
+
+def aligned(x):
+    """A contiguous x that starts at an address divisible by 16: itself, or a copy."""
+    return x if x.data.ptr % 16 == 0 else x.copy()

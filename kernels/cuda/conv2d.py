@@ -1,26 +1,32 @@
-"""Convolution as in `fastnet.ops.conv2d`, in plain multiply-adds: by tiles, or directly where groups have few channels.
+"""Convolution as in `fastnet.ops.conv2d`, by the kernels that suit the shape.
 
-There is no Winograd's convolution here: every `conv_algorithm` is direct.
+| kernels | where | source |
+|---|---|---|
+| tensor cores | 3x3, stride 1, padding 1, 16-bit numbers, channels in multiples of 64 | `_conv3x3` |
+| direct | groups of few channels (depthwise) | conv2d_direct.cu |
+| tiles | everything else | conv2d.cu |
+
+The last two are plain multiply-adds. There is no Winograd's convolution: every `conv_algorithm` is direct.
 """
 
 import functools
 import math
 
 from fastnet import shapes
+from fastnet.kernels.cuda import _conv3x3
 from fastnet.kernels.cuda._arrays import contiguous, empty, supported
 from fastnet.kernels.cuda._launch import WARP, Kernel, blocks
+from fastnet.kernels.cuda._parts import in_parts
 
 __all__ = ["backward", "forward", "supports"]
 
 TILE = 64  # rows and columns of a product that a block computes, in conv2d.cu
 FEW = 16  # channels of a group that would leave three quarters of a tile empty
 MOST_PIXELS = 1 << 30  # they are counted in 32 bits
-WANTED = 1024  # blocks that keep the largest card busy; sums over pixels are cut into parts for them
-LEAST_CHUNK = 128  # pixels in such a part
 
 _TILES, _DIRECT = ({name: Kernel(stem, f"{stem}_{name}") for name in ("forward", "dx", "dw")}
                    for stem in ("conv2d", "conv2d_direct"))
-_DB, _SUM = Kernel("conv2d_parts", "conv2d_db"), Kernel("conv2d_parts", "conv2d_sum")
+_DB = Kernel("conv2d_parts", "conv2d_db")
 
 
 def supports(x, w, b=None, *, stride=1, pad=0, dilation=1, groups=1, conv_algorithm="auto"):
@@ -30,7 +36,7 @@ def supports(x, w, b=None, *, stride=1, pad=0, dilation=1, groups=1, conv_algori
             and (b is None or b.shape == w.shape[3:]) and conv_algorithm in ("auto", "winograd", "direct")):
         return False
     try:
-        g = _geometry(x.shape, w.shape, stride, pad, dilation, groups)
+        g = geometry(x.shape, w.shape, stride, pad, dilation, groups)
     except (TypeError, ValueError):
         return False
     return max(math.prod(x.shape[:3]), math.prod((x.shape[0], *g[4:6])), w.size) < MOST_PIXELS
@@ -38,22 +44,29 @@ def supports(x, w, b=None, *, stride=1, pad=0, dilation=1, groups=1, conv_algori
 
 def forward(x, w, b=None, *, stride=1, pad=0, dilation=1, groups=1, conv_algorithm="auto"):
     x, w, b = map(contiguous, (x, w, b))
-    g = _geometry(x.shape, w.shape, stride, pad, dilation, groups)
+    g = geometry(x.shape, w.shape, stride, pad, dilation, groups)
+    if _conv3x3.takes(x, g):
+        narrowed = _conv3x3.narrowed(x, w)
+        return _conv3x3.forward(x, narrowed, b), (x, w, narrowed, b is not None, g)
     pixels, outputs = math.prod((len(x), *g[4:6])), w.shape[3]
     y = empty(x, (len(x), *g[4:7]))
     if outputs // groups < FEW:
         _DIRECT["forward"](_DIRECT["forward"].grid_for(y.size), x, w, b, y, *g)
     else:
-        _TILES["forward"](_tiles(pixels, outputs // groups, groups), x, w, b, y, *g)
-    return y, (x, w, b is not None, g)
+        _TILES["forward"](blocks(_tiles(pixels, outputs // groups, groups)), x, w, b, y, *g)
+    return y, (x, w, None, b is not None, g)
 
 
 def backward(dy, cache, needs=None):
-    x, w, with_b, g = cache
+    x, w, narrowed, with_b, g = cache
     needs_x, needs_w, needs_b = needs or (True, True, True)
     dy = contiguous(dy)
-    return (_dx(dy, w, x.shape, g) if needs_x else None, _dw(x, dy, w, g) if needs_w else None,
-            _db(dy, w) if needs_b and with_b else None)
+    dx = dw = None
+    if needs_x:
+        dx = _dx(dy, w, x.shape, g) if narrowed is None else _conv3x3.dx(dy, narrowed)
+    if needs_w:
+        dw = _dw(x, dy, w, g) if narrowed is None else _conv3x3.dw(x, dy, w)
+    return dx, dw, _db(dy, w) if needs_b and with_b else None
 
 
 def _dx(dy, w, shape, g):
@@ -61,7 +74,7 @@ def _dx(dy, w, shape, g):
     if w.shape[2] < FEW:
         _DIRECT["dx"](_DIRECT["dx"].grid_for(dx.size), dy, w, dx, *g)
     else:
-        _TILES["dx"](_tiles(math.prod(shape[:3]), w.shape[2], g[-1]), dy, w, dx, *g)
+        _TILES["dx"](blocks(_tiles(math.prod(shape[:3]), w.shape[2], g[-1])), dy, w, dx, *g)
     return dx
 
 
@@ -70,33 +83,20 @@ def _dw(x, dy, w, g):
     few = w.shape[3] // groups < FEW
     kernel = (_DIRECT if few else _TILES)["dw"]
     count = -(-w.size // WARP) if few else _tiles(math.prod(w.shape[:3]), w.shape[3] // groups, groups)
-    return _in_parts(x, w, w.shape, pixels, count, lambda grid, parts, chunk: kernel(grid, x, dy, parts, chunk, *g))
+    return in_parts(lambda grid, parts, chunk: kernel(grid, x, dy, parts, chunk, *g), x, w, w.shape, pixels, count)
 
 
 def _db(dy, w):
-    rows, outputs = math.prod(dy.shape[:3]), w.shape[3]
-    return _in_parts(dy, w, (outputs,), rows, -(-outputs // WARP),
-                     lambda grid, parts, chunk: _DB(grid, dy, parts, chunk, rows, outputs))
-
-
-def _in_parts(x, like, shape, pixels, tiles, launch):
-    """The array that `launch(grid, parts, chunk)` computes by sums over parts of `chunk` pixels each."""
-    chunk = -(-pixels // max(1, min(WANTED // tiles, pixels // LEAST_CHUNK)))
-    many = -(-pixels // chunk)
-    parts = empty(like, (many, *shape))
-    launch(blocks(tiles * many), parts, chunk)
-    if many == 1:
-        return parts.reshape(shape)
-    total = empty(like, shape)
-    _SUM(_SUM.grid_for(total.size), x, parts, total, many, total.size)
-    return total
+    pixels, outputs = math.prod(dy.shape[:3]), w.shape[3]
+    return in_parts(lambda grid, parts, chunk: _DB(grid, dy, parts, chunk, pixels, outputs), dy, w, (outputs,), pixels,
+                    -(-outputs // WARP))
 
 
 def _tiles(rows, columns, groups):
     return -(-rows // TILE) * -(-columns // TILE) * groups
 
 
-def _geometry(x_shape, w_shape, stride, pad, dilation, groups):
+def geometry(x_shape, w_shape, stride, pad, dilation, groups):
     """What the kernels' last parameters are, from `images` on. Raises ValueError or TypeError as the reference does."""
     stride = shapes.pair("conv2d", "stride", stride, 1)
     dilation = shapes.pair("conv2d", "dilation", dilation, 1)

@@ -6,6 +6,7 @@ NaN; memory that a result of NumPy lies in is copied into watched memory at once
 
 import ctypes
 import math
+import types
 import weakref
 from typing import Any
 
@@ -42,6 +43,11 @@ class EmulatedArray(StrictArray):
     @property
     def pointer(self) -> int:
         return self._raw.ctypes.data
+
+    @property
+    def data(self) -> Any:
+        """What CuPy has: the memory, whose `ptr` is where the array starts."""
+        return types.SimpleNamespace(ptr=self.pointer)
 
     def __repr__(self):
         return f"Emulated{self._raw!r}"

@@ -1,0 +1,75 @@
+"""3x3 convolutions of 16-bit numbers with stride 1 and padding 1 on tensor cores (conv3x3.cu, conv3x3_dw.cu)."""
+
+from fastnet.kernels.cuda._arrays import aligned, empty
+from fastnet.kernels.cuda._launch import Kernel, blocks, storage
+from fastnet.kernels.cuda._parts import UNIT, in_parts
+
+DEEP, STAGES = 64, 3  # channels of a row in shared memory; weights there, in taps
+ROW = 2 * DEEP  # bytes
+MOST_SHARED = 99 << 10  # bytes that a block may have on every card that has the instructions
+WIDEST = 64  # an image of this width still leaves room for the smallest tile
+# Pixels and outputs of a tile, the best first. One is taken if there are so many of them that each multiprocessor of a
+# large card has two, the last one anyway.
+SIZES, ENOUGH = ((128, 128), (256, 64), (128, 64)), 256
+DW_BLOCKS = 128  # about; a multiprocessor has one
+
+_FORWARD, _DX = ({size: Kernel("conv3x3", f"conv3x3_{name}_{size[0]}x{size[1]}") for size in SIZES}
+                 for name in ("forward", "dx"))
+_DW, _NARROWED = Kernel("conv3x3_dw", "conv3x3_dw"), Kernel("conv3x3", "conv3x3_narrowed")
+
+
+def takes(x, g):
+    """Whether these kernels convolve x; g are the numbers from `images` on, as in conv2d.cu."""
+    _, _, width, channels, _, _, outputs, *rest = g
+    return (storage(x.dtype) in ("half", "bf16") and rest == [3, 3, 1, 1, 1, 1, 1, 1, 1] and channels % DEEP == 0
+            and outputs % DEEP == 0 and width <= WIDEST)
+
+
+def narrowed(x, w):
+    """w in the type of x."""
+    out = empty(x, w.shape)
+    _NARROWED(_NARROWED.grid_for(w.size), w, out, w.size)
+    return out
+
+
+def forward(x, w, b):
+    y = empty(x, (*x.shape[:3], w.shape[3]))
+    _convolve(_FORWARD, aligned(x), w, b, y)
+    return y
+
+
+def dx(dy, w):
+    out = empty(dy, (*dy.shape[:3], w.shape[2]))
+    _convolve(_DX, aligned(dy), w, None, out)
+    return out
+
+
+def dw(x, dy, w):
+    x, dy, (channels, outputs) = aligned(x), aligned(dy), w.shape[2:]
+    pixels, *size = _numbers(x)
+    seen = UNIT + 2 * x.shape[2] + 2
+    shared = ROW + 2 * (2 * UNIT + (seen + UNIT) * ROW)  # zeros; and twice which taps count, x and dy
+    return in_parts(lambda grid, parts, chunk: _DW(grid, x, dy, parts, chunk, pixels, *size, outputs, shared=shared),
+                    x, w, w.shape, pixels, channels // DEEP * (outputs // DEEP), DW_BLOCKS)
+
+
+def _numbers(x):
+    images, height, width, channels = x.shape
+    return images * height * width, height, width, channels
+
+
+def _convolve(kernels, x, w, b, y):
+    pixels, height, width, depth = _numbers(x)
+    breadth = y.shape[3]
+    for size in SIZES:
+        tiles = -(-pixels // size[0]) * (breadth // size[1])
+        shared = _shared(size, width, depth)
+        if size == SIZES[-1] or (breadth % size[1] == 0 and tiles >= ENOUGH and shared <= MOST_SHARED):
+            break
+    kernels[size](blocks(tiles), x, w, b, y, pixels, height, width, depth, breadth, shared=shared)
+
+
+def _shared(size, width, depth):
+    """Bytes of shared memory: zeros, weights of the taps under way, the pixels of 64 channels or of twice as many."""
+    pixels, outputs = size
+    return ROW + STAGES * DEEP * outputs * 2 + min(depth // DEEP, 2) * (pixels + 2 * width + 2) * ROW

@@ -1,0 +1,29 @@
+"""Sums over the pixels of a batch: in parts, so that all multiprocessors are busy, which are added in their order.
+
+What the parts are depends on the shape alone, so that every card gives the same bits.
+"""
+
+from fastnet.kernels.cuda._arrays import empty
+from fastnet.kernels.cuda._launch import Kernel, blocks
+
+UNIT = 128  # a part is this many pixels, or a multiple
+WANTED = 1024  # blocks that keep the largest card busy
+
+_SUM = Kernel("conv2d_parts", "conv2d_sum")
+
+
+def in_parts(launch, x, like, shape, pixels, tiles, wanted=WANTED):
+    """The array of `shape` and of the library and type of `like` that `launch(grid, parts, chunk)` computes.
+
+    It sums `chunk` pixels for each entry of parts (P, *shape), with `tiles` blocks a part, about `wanted` in all.
+    """
+    units = -(-pixels // UNIT)
+    chunk = -(-units // max(1, min(wanted // tiles, units))) * UNIT
+    many = -(-pixels // chunk)
+    parts = empty(like, (many, *shape))
+    launch(blocks(tiles * many), parts, chunk)
+    if many == 1:
+        return parts.reshape(shape)
+    total = empty(like, shape)
+    _SUM(_SUM.grid_for(total.size), x, parts, total, many, total.size)
+    return total
