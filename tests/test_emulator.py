@@ -152,7 +152,8 @@ def outcomes(name, x, right, copies=tuple(COPIES)):
                 except EmulationError as error:
                     found.append(str(error))
                     continue
-            expected = {"missing_barrier": x[::-1], "missing_wait": x, "unfinished_copy": 0 * x,
+            expected = {"missing_barrier": x[::-1], "barrier_missed_late": x[::-1],
+                        "missing_wait": x, "unfinished_copy": 0 * x,
                         "overwritten_too_early": x.reshape(2, 64, -1)[:, ::-1].reshape(-1) if x.size % 128 == 0 else x,
                         }.get(name)
             found.append("right" if expected is None or np.array_equal(y.get(), expected) else "wrong")
@@ -164,6 +165,7 @@ X128, X256 = np.arange(128, dtype=np.float32), np.arange(512, dtype=np.float32)
 
 @pytest.mark.parametrize(("name", "x", "copies", "seen"), [
     ("missing_barrier", X128, ["late"], "wrong"),
+    ("barrier_missed_late", X128, ["late"], "wrong"),
     ("missing_wait", X128, ["late"], "wrong"),
     ("unfinished_copy", X128[:32], ["late"], "ends while asynchronous copies are under way"),
     ("overwritten_too_early", X256, ["early"], "wrong"),

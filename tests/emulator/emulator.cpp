@@ -176,17 +176,28 @@ void run_block(int count) {
         f.copies.assign(1, {});
     }
     for (auto& w : warps) w.waiting = w.round = 0;
-    std::vector<int> order(count);
-    for (int i = 0; i < count; i++) order[i] = i;
+    std::vector<int> order((count + WARP - 1) / WARP), lanes(WARP);
+    for (int i = 0; i < int(order.size()); i++) order[i] = i * WARP;
+    for (int i = 0; i < WARP; i++) lanes[i] = i;
     for (;;) {
         std::shuffle(order.begin(), order.end(), random_);
         bool ran = false;
-        for (int i : order)
-            if (fibers[i].state == READY) {
-                ran = true;
-                run(fibers[i]);
-                if (!message.empty()) return;
+        for (int first : order) {
+            // Half of the warps go as far as they can before another has its turn: where a barrier is missing, warps
+            // that keep step would hide it.
+            bool far = random_() & 1;
+            for (bool on = true; on;) {
+                on = false;
+                std::shuffle(lanes.begin(), lanes.end(), random_);
+                for (int lane : lanes)
+                    if (first + lane < count && fibers[first + lane].state == READY) {
+                        on = ran = true;
+                        run(fibers[first + lane]);
+                        if (!message.empty()) return;
+                    }
+                on = on && far;
             }
+        }
         if (ran) continue;
         int ended = 0, at_barrier = 0;
         bool one_line = true;

@@ -9,6 +9,15 @@ FN_KERNEL(128) missing_barrier(const T* x, T* y, int right) {
     y[threadIdx.x] = tile[127 - threadIdx.x];
 }
 
+// The same, where warps that kept step would never show it.
+FN_KERNEL(128) barrier_missed_late(const T* x, T* y, int right) {
+    FN_SHARED(T, tile, [128]);
+    tile[threadIdx.x] = x[threadIdx.x];
+    for (int i = 0; i < 8; i++) sync_warp();
+    if (right) sync_threads();
+    y[threadIdx.x] = tile[127 - threadIdx.x];
+}
+
 // y = x by asynchronous copies.
 FN_KERNEL(32) missing_wait(const T* x, T* y, int right) {
     FN_SHARED(Pack, tile, [32]);
