@@ -3,12 +3,17 @@
 Sums of small integers are exact in every type, so one wrong index shows as a wrong number, whatever the rounding.
 """
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from emulator import engine
 from emulator.arrays import emulated
 
+from test_philox import KNOWN
+
 from fastnet import backend
+from fastnet.functions import philox
 from fastnet.kernels.cuda import _launch
 
 engine.install()
@@ -50,6 +55,44 @@ def test_elementwise_kernels_on_views_that_start_anywhere(dtype, start):
         np.testing.assert_array_equal(back(y)[0].get(), np.maximum(x[start:], 0))
         view = emulated(x)[start:]
         np.testing.assert_array_equal(backend.call("add", view, y).get(), x[start:] + y.get())
+
+
+def test_the_rounds_of_philox_give_the_known_answers():
+    counters, keys, answers = (np.array(column, np.uint32) for column in zip(*KNOWN, strict=True))
+    words = emulated(np.zeros((len(KNOWN), 4), np.uint32))
+    rounds = _launch.Kernel(str(Path(__file__).parent / "emulator" / "philox_words"), "rounds")
+    rounds(1, emulated(counters), emulated(keys), words, len(KNOWN))
+    np.testing.assert_array_equal(words.get(), answers)
+
+
+@pytest.mark.parametrize("count", [1, 4, 7, 64])
+@pytest.mark.parametrize(("seed", "stream", "epoch"), [(0, 0, 0), (2**32 - 1, philox.SHUFFLE, 1000),
+                                                       (2**64 - 1, 2**32 - 1, 2**32 - 1)])
+def test_random_words_are_the_reference_s(count, seed, stream, epoch):
+    key = {"seed": seed, "stream": stream, "epoch": epoch, "count": count}
+    for samples in (np.array([2**32 - 1]), np.arange(300, dtype=np.int32)[::-7]):
+        with backend.use("cuda"):
+            words = backend.call("philox", emulated(samples), **key)
+        assert words.dtype == np.uint32
+        np.testing.assert_array_equal(words.get(), philox.run(samples, **key))
+
+
+@pytest.mark.parametrize("blocks", [1, 2048])
+@pytest.mark.parametrize(("shape", "start"), [((5, 4), 0), ((3, 2, 6, 2), 4), ((3, 8), 1), ((6, 7), 0), ((4, 1), 0)])
+@on_every_type
+def test_dropout_has_the_bits_of_the_reference(dtype, shape, start, blocks, monkeypatch):
+    """Four entries at a time where they lie so, and not where a view starts elsewhere or rows are of another length."""
+    monkeypatch.setattr(_launch, "MOST_BLOCKS", blocks)
+    rng = np.random.default_rng(0)
+    base = rng.normal(size=start + np.prod(shape)).astype(dtype)
+    x, samples, options = base[start:].reshape(shape), rng.integers(0, 2**32, shape[0]), {"p": 0.4, "key": (3, 1, 2)}
+    wide = x.astype(_launch.accumulator(dtype))
+    expected = backend.module("reference", "dropout").forward(wide, samples, **options)[0].astype(dtype)
+    with backend.use("cuda"):
+        y, back = backend.run("dropout", emulated(base)[start:].reshape(shape), emulated(samples), **options)
+    bits = f"u{y.dtype.itemsize}"
+    np.testing.assert_array_equal(y.get().view(bits), expected.view(bits))
+    np.testing.assert_array_equal(back(emulated(x))[0].get().view(bits), expected.view(bits))
 
 
 def test_a_label_that_is_no_class_makes_the_loss_nan():

@@ -81,7 +81,7 @@ def blocks(items: int, each: int = 1) -> int:
 
 
 class Kernel:
-    """A kernel of the source `stem`.cu in this folder."""
+    """A kernel of the source `stem`.cu in this folder. One without T and Acc in its declaration is compiled for float."""
 
     def __init__(self, stem: str, name: str) -> None:
         self._source, self._name = FOLDER / f"{stem}.cu", name
@@ -90,6 +90,10 @@ class Kernel:
     @functools.cached_property
     def declaration(self) -> Declaration:
         return declarations(self._source)[self._name]
+
+    @functools.cached_property
+    def _typed(self) -> bool:
+        return any(p.type in ("T", "Acc") for p in self.declaration.parameters)
 
     def grid_for(self, size: int, each: int = 1) -> int:
         """How many blocks for `size` items, of which a thread handles `each` at a time."""
@@ -105,10 +109,10 @@ class Kernel:
             raise TypeError(f"{self._name}: {len(arguments)} arguments are given, but it takes {len(parameters)} "
                             f"({', '.join(p.name for p in parameters)})")
         first = next((a for a, p in zip(arguments, parameters, strict=True)
-                      if p.pointer and p.type == "T" and a is not None), None)
+                      if p.pointer and a is not None and (p.type == "T" or not self._typed)), None)
         if first is None:
             raise TypeError(f"{self._name}: no array says which type T is")
-        key = array_module(first).__name__, first.dtype
+        key = array_module(first).__name__, first.dtype if self._typed else np.dtype(np.float32)
         if key not in self._ready:
             self._ready[key] = self._prepared(*key)
         function, dtypes = self._ready[key]

@@ -134,6 +134,12 @@ inline Acc infinity() { return from_bits(0x7f800000); }
 inline Acc not_a_number() { return from_bits(0x7fc00000); }
 
 inline int64 smaller(int64 a, int64 b) { return a < b ? a : b; }
+// a / b and a % b, neither negative. A division of 64 bits takes several times as long as one of 32.
+struct Divided { int64 quotient, remainder; };
+inline Divided divided(int64 a, int64 b) {
+    if (uint64(a | b) >> 32) return {a / b, a % b};
+    return {uint32(a) / uint32(b), uint32(a) % uint32(b)};
+}
 inline int lane_id() { return int(threadIdx.x) % WARP; }
 inline int warp_id() { return int(threadIdx.x) / WARP; }
 

@@ -14,10 +14,15 @@ def supports(x, w, b=None):
 
 
 def forward(x, w, b=None):
+    return applied(_FORWARD, x, w, b)
+
+
+def applied(kernel, x, w, b):
+    """What `kernel(x, w, b, y, ...)` makes of the product, and the cache of `backward`."""
     x, w, b = map(contiguous, (x, w, b))
     n, features, outputs = *x.shape, w.shape[1]
     y = empty(x, (n, outputs))
-    _FORWARD(_tiles(n, outputs), x, w, b, y, n, features, outputs)
+    kernel(_tiles(n, outputs), x, w, b, y, n, features, outputs)
     return y, (x, w, b is not None)
 
 
