@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from emulator import engine
 from emulator.arrays import emulated
-
 from test_philox import KNOWN
 
 from fastnet import backend
@@ -105,6 +104,31 @@ def test_a_label_that_is_no_class_makes_the_loss_nan():
     assert float(y) == pytest.approx(np.log(3))
     one = emulated(np.float32(1))
     np.testing.assert_array_equal(back(one)[0].get(), back(1.0)[0].get())
+
+
+@pytest.mark.parametrize("op", ["huber", "mean_squared_error", "sigmoid_cross_entropy", "soft_margin"])
+def test_a_label_that_is_no_class_makes_its_row_nan(op):
+    x, labels = np.ones((5, 3), np.float32), np.array([0, 3, 2, -1, 0])
+    y, back = backend.run(op, emulated(x), emulated(labels))
+    assert np.isnan(float(y))
+    assert np.isnan(back(1.0)[0].get()).tolist() == [[label in (-1, 3)] * 3 for label in labels]
+    one = emulated(np.float32(1))
+    np.testing.assert_array_equal(back(one)[0].get(), back(1.0)[0].get())
+
+
+@pytest.mark.parametrize("op", ["huber", "mean_squared_error", "sigmoid_cross_entropy", "soft_margin"])
+def test_gradients_that_nobody_needs_are_not_computed(op, monkeypatch):
+    rng = np.random.default_rng(0)
+    x, targets = (emulated(rng.normal(size=(7, 3)).astype(np.float32)) for _ in range(2))
+    _, back = backend.run(op, x, targets)
+    dx, dt = back(1.0)
+    some, none = back(1.0, (True, False))
+    np.testing.assert_array_equal(some.get(), dx.get())
+    none_too, rest = back(1.0, (False, True))
+    np.testing.assert_array_equal(rest.get(), dt.get())
+    assert none is none_too is None
+    monkeypatch.setattr(_launch.Kernel, "__call__", None)
+    assert back(1.0, (False, False)) == (None, None)
 
 
 def test_logits_of_any_size_give_a_finite_loss():

@@ -81,7 +81,7 @@ def blocks(items: int, each: int = 1) -> int:
 
 
 class Kernel:
-    """A kernel of the source `stem`.cu in this folder. One without T and Acc in its declaration is compiled for float."""
+    """A kernel of the source `stem`.cu in this folder; one that mentions neither T nor Acc is compiled for float."""
 
     def __init__(self, stem: str, name: str) -> None:
         self._source, self._name = FOLDER / f"{stem}.cu", name

@@ -1,5 +1,5 @@
-// Inverted dropout: entry e of a sample stays, times `scale`, where word e of the sample's random words is `threshold` or
-// more; else it becomes 0. x and y are (n, count).
+// Inverted dropout: entry e of a sample is scaled where word e of the sample's random words is `threshold` or more, and
+// becomes 0 elsewhere. x and y are (n, count).
 #include "philox.cuh"
 
 // What one block of random words is for, in one access where its address allows.

@@ -32,6 +32,6 @@ def _masked(x, samples, p, key):
     n, count = len(x), x.size // len(x)
     y = empty(x)
     threshold = min(round(p * 2**32), 2**32 - 1)
-    _MASK(_MASK.grid_for(n * -(-count // 4)), contiguous(x), samples, y, n, count, threshold, 1 / (1 - p), epoch, stream,
-          *split_key(seed))
+    _MASK(_MASK.grid_for(n * -(-count // 4)), contiguous(x), samples, y, n, count, threshold, 1 / (1 - p), epoch,
+          stream, *split_key(seed))
     return y

@@ -1,4 +1,4 @@
-// Leaky rectified linear unit: y = x where x > 0, else a x; dx = dy where x > 0, else a dy. With a >= 0 y > 0 says which.
+// Leaky rectified linear unit: y = x where x > 0, else a x; dx = dy where x > 0, else a dy. As a >= 0, y says which.
 #include "elementwise.cuh"
 
 FN_KERNEL(256) leaky_relu_forward(const T* x, T* y, int64 size, Acc a) {

@@ -1,4 +1,4 @@
-// Random bits by Philox4x32-10 (Salmon et al., 2011), whose counter is (block, sample, epoch, stream), and key the seed.
+// Random bits by Philox4x32-10 (Salmon et al., 2011): the counter is (block, sample, epoch, stream), the key the seed.
 #pragma once
 #include "common.cuh"
 

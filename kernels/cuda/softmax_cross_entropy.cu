@@ -30,20 +30,6 @@ FN_KERNEL(256) softmax_cross_entropy_rows(const T* x, const int64* labels, Acc s
     }
 }
 
-// The mean of n losses, by one block in an order fixed by n.
-FN_KERNEL(256) softmax_cross_entropy_mean(const Acc* losses, T* loss, int64 n) {
-    FN_SHARED(Acc, part, [256 / WARP]);
-    Acc sum = 0;
-    for (int64 i = threadIdx.x; i < n; i += blockDim.x) sum += losses[i];
-    sum = warp_sum(sum);
-    if (lane_id() == 0) part[warp_id()] = sum;
-    sync_threads();
-    if (threadIdx.x == 0) {
-        for (int w = 1; w < 256 / WARP; w++) sum += part[w];
-        store(loss, sum / Acc(n));
-    }
-}
-
 // dx = dy (p - t) / n. dy is the number where it points to, or `scale` where it is null.
 FN_KERNEL(256) softmax_cross_entropy_backward(const Acc* p, const int64* labels, const T* dy, Acc scale, Acc smoothing,
                                               T* dx, int64 n, int64 classes) {

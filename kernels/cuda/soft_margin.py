@@ -1,0 +1,18 @@
+"""Soft-margin loss as in `fastnet.ops.soft_margin`; `_losses` says what a wrong label does."""
+
+from fastnet.kernels.cuda import _losses
+from fastnet.kernels.cuda._launch import Kernel
+
+_TERMS, _SLOPES = Kernel("soft_margin", "soft_margin_terms"), Kernel("soft_margin", "soft_margin_slopes")
+
+
+def supports(x, targets, *, reduction="mean"):
+    return _losses.supports(x, targets, reduction)
+
+
+def forward(x, targets, *, reduction="mean"):
+    return _losses.forward(_TERMS, x, targets, reduction)
+
+
+def backward(dy, cache, needs=None):
+    return _losses.backward(_SLOPES, dy, cache, needs)
