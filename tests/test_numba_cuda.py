@@ -1,0 +1,155 @@
+"""The kernels in Numba-CUDA without a GPU: right in the simulator, and compiled as they have to be for a card.
+
+The simulator checks neither types nor what the compiler makes of roundings, and the compiler does not run anything.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+import pytest
+from emulator.arrays import EmulatedArray, emulated
+from test_augmentation import arguments
+from test_optimizers import ALL
+
+from fastnet import backend
+from fastnet.functions._update import Regularization
+
+pytest.importorskip("numba_cuda", reason="the extra gpu-test is not installed")
+from numba.cuda import compile_ptx, dispatcher
+from numba.cuda.typing.typeof import typeof
+
+from fastnet.kernels.cuda import _numba
+
+HERE = Path(__file__).parent
+on_both_types = pytest.mark.parametrize("dtype", ["float32", "float64"])
+
+
+def test_in_the_simulator():
+    """In one process: the simulator is chosen where Numba is imported first."""
+    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", HERE / "simulated_numba.py"],
+                          cwd=HERE.parent, env={**os.environ, "NUMBA_ENABLE_CUDASIM": "1"}, capture_output=True,
+                          text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert int(re.search(r"^(\d+) passed in", done.stdout, re.M)[1]) > 100
+
+
+@pytest.fixture
+def compiled(monkeypatch):
+    """Kernel's name -> PTX for a card of capability 9.0, of whatever is launched on emulated arrays in the test."""
+    load = pytest.importorskip("cuda.pathfinder").load_nvidia_dynamic_lib
+    try:
+        load("nvvm")
+    except RuntimeError:
+        pytest.skip("no NVVM, which is in the extra gpu-test")
+    found = {}
+
+    def launch(kernel, grid, threads, *given):
+        types = tuple(typeof(a._raw if isinstance(a, EmulatedArray) else a) for a in given)
+        found[kernel.py_func.__name__], _ = compile_ptx(kernel.py_func, types, cc=(9, 0))
+
+    monkeypatch.setattr(_numba, "launch", launch)
+    monkeypatch.setitem(_numba.LIBRARIES, "emulated", None)
+    monkeypatch.setitem(backend.ORDER, "emulated", ("cuda", "reference"))
+    # What is called by kernels is compiled for the card that is there.
+    monkeypatch.setattr(dispatcher, "get_current_device", lambda: SimpleNamespace(compute_capability=(9, 0)))
+    return found
+
+
+def check(ptx, dtype):
+    """Arithmetic in the vectors' type alone, every quotient and root rounded to the nearest, nothing flushed to 0."""
+    other = {"float32": "f64", "float64": "f32"}[dtype]
+    assert not re.search(rf"\.{other}\b", ptx)
+    assert not re.search(r"\.approx|\.full|\.ftz", ptx)
+
+
+def fused(ptx):
+    """The products that are fused with a sum, except by powers of two, which are exact anyway."""
+    return [line for line in re.findall(r"fma.*", ptx) if not re.search(r"0d3F[C-E]0000000000000", line)]
+
+
+@on_both_types
+def test_images_are_rounded_as_the_reference_s(compiled, dtype):
+    images, indices, samples, mean, scale = map(emulated, arguments(dtype=dtype))
+    for options in ({"pad": 4}, {"resized_crop": (0.08, 1.0)}):
+        backend.call("augment_batch", images, indices, samples, mean, scale, key=(1, 2), dtype=dtype, **options)
+    backend.call("standardize_batch", images, indices, mean, scale, dtype=dtype)
+    assert sorted(compiled) == ["_crop", "_resize", "_run"]
+    for name, ptx in compiled.items():
+        assert not fused(ptx)
+        if name != "_resize":  # rectangles are in float64
+            check(ptx, dtype)
+        assert not re.search(r"\.approx|\.full|\.ftz", ptx)
+
+
+@on_both_types
+@pytest.mark.parametrize("name", ["sgd", "momentum", "adam", "adagrad", "adadelta", "adamax", "rmsprop"])
+def test_updates_are_in_the_type_of_the_vectors(compiled, name, dtype):
+    w, optimizer = np.ones(9, dtype), ALL[name]
+    state = {key: emulated(vector) for key, vector in optimizer.start(w).items()}
+    optimizer.update(emulated(w), emulated(w), state, step=0, lr=0.1, regularization=Regularization(0.1, 0.1, 0.1, 4))
+    ptx, = compiled.values()
+    check(ptx, dtype)
+
+
+@on_both_types
+def test_other_functions_are_in_the_type_of_the_vectors(compiled, dtype):
+    w = emulated(np.ones(9, dtype))
+    backend.call("average_update", w, w, decay=0.9)
+    check(compiled.pop("_step"), dtype)
+    backend.call("soft_threshold", w, threshold=0.1)
+    check(compiled.pop("_step"), dtype)
+
+
+def test_a_product_that_may_be_fused_is_seen(compiled):
+    def plain(x, y):
+        y[0] += x[0] * x[1]
+
+    def rounded(x, y):
+        y[0] += _numba.product(x[0], x[1])
+
+    for dtype in ("float32", "float64"):
+        x = emulated(np.ones(2, dtype))
+        for function in (plain, rounded):
+            _numba.launch(SimpleNamespace(py_func=function), 1, 1, x, x)
+        assert fused(compiled["plain"])
+        assert not fused(compiled["rounded"])
+
+
+def test_launches_by_cupy(monkeypatch):
+    """With stand-ins for CuPy and Numba: which arrays go in, on which stream. Numba's settings stay."""
+    cupy, stream, launched = ModuleType("cupy"), SimpleNamespace(ptr=0), []
+    cupy.cuda = SimpleNamespace(get_current_stream=lambda: stream)
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    monkeypatch.setattr(_numba, "cuda", SimpleNamespace(as_cuda_array=lambda x, sync: ("taken", sync),
+                                                        external_stream=lambda pointer: ("stream", pointer)))
+    array = type("ndarray", (), {"__module__": "cupy"})()
+
+    class Kernel:
+        def __getitem__(self, how):
+            assert _numba.config.CUDA_LOW_OCCUPANCY_WARNINGS == 0
+            return lambda *given: launched.append((how, given))
+
+    _numba._stream.cache_clear()
+    _numba.launch(Kernel(), 7, 32, array, np.float32(2), True, 3)
+    stream.ptr = 99
+    _numba.launch(Kernel(), 8, (2, 3), array)
+    _numba._stream.cache_clear()
+    assert launched == [((7, 32, 0), (("taken", False), np.float32(2), True, 3)),
+                        ((8, (2, 3), ("stream", 99)), (("taken", False),))]
+    assert _numba.config.CUDA_LOW_OCCUPANCY_WARNINGS == 1
+    assert _numba.supported(array)
+    assert not _numba.supported(array, np.ones(3))
+
+
+def test_without_numba_cuda():
+    """What Numba itself has under this name is not enough."""
+    code = ("import sys; sys.meta_path = [f for f in sys.meta_path if type(f).__name__ != 'NumbaCudaFinder']; "
+            "from fastnet.kernels.cuda import sgd_update")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "ImportError: CUDA kernels in Python need the package numba-cuda, which is missing" in done.stderr
+    assert "pip install 'fastnet[cuda12]'" in done.stderr
