@@ -3,6 +3,8 @@
 A window of `size` taps, `dilation` apart, covers dilation (size - 1) + 1 places.
 """
 
+import functools
+import itertools
 from typing import NamedTuple
 
 Pair = tuple[int, int]  # (height, width)
@@ -23,6 +25,16 @@ class Hidden(NamedTuple):
     gamma: int = ABSENT
     beta: int = ABSENT
     eps: float = 1e-5
+
+
+@functools.lru_cache(maxsize=256)
+def fits(layers: tuple[Hidden, ...], size: int) -> bool:
+    """Whether the layers fit one another and lie in a vector of this size."""
+    return (all(a.outputs == b.features for a, b in itertools.pairwise(layers))
+            and all(layer.w >= 0 and min(layer[2:6]) >= ABSENT and layer.eps > 0
+                    and (layer.gamma == ABSENT) == (layer.beta == ABSENT)
+                    and max(layer.w + layer.features * layer.outputs, layer.b + layer.outputs,
+                            layer.gamma + layer.features, layer.beta + layer.features) <= size for layer in layers))
 
 
 class Window(NamedTuple):

@@ -12,8 +12,11 @@ from emulator.arrays import emulated
 from test_philox import KNOWN
 
 from fastnet import backend
+from fastnet.check.cases import cases
+from fastnet.check.errors import relative_error
 from fastnet.functions import philox
 from fastnet.kernels.cuda import _launch
+from fastnet.ops import batch_norm_relu, linear, perceptron, relu
 
 engine.install()
 ml_dtypes = pytest.importorskip("ml_dtypes")
@@ -23,6 +26,47 @@ on_every_type = pytest.mark.parametrize("dtype", TYPES.values(), ids=TYPES)
 
 def integers(shape, dtype, seed=0):
     return np.random.default_rng([seed, *shape]).integers(-2, 3, shape).astype(dtype)
+
+
+def rounded_perceptron(x, vector, dy, layers, dtype):
+    """`fastnet.ops.perceptron` in float64, rounded to `dtype` wherever a kernel stores: y and the gradients."""
+    def stored(a):
+        return a.astype(dtype).astype(np.float64)
+
+    dvector, caches, z = np.zeros_like(vector), [], x
+    for layer in layers:
+        w, b, gamma, beta = perceptron._parameters(vector, layer)
+        y, active = relu.forward(z) if gamma is None else batch_norm_relu.forward(z, gamma, beta, eps=layer.eps)
+        y = stored(y)
+        z, product = linear.forward(y, w, b)
+        z = stored(z)
+        caches.append((y if gamma is None else active, product))
+    for (active, product), layer in zip(reversed(caches), reversed(layers), strict=True):
+        w, b, gamma, beta = perceptron._parameters(dvector, layer)
+        dy, w[...], db = linear.backward(dy, product)
+        if b is not None:
+            b[...] = db
+        dy = stored(dy)
+        if gamma is None:
+            dy, = relu.backward(dy, active)
+        else:
+            dy, gamma[...], beta[...] = batch_norm_relu.backward(dy, active)
+        dy = stored(dy)
+    return z, dy, dvector
+
+
+@pytest.mark.parametrize("dtype", ["half", "bf16"])
+@pytest.mark.parametrize("case", cases("perceptron"), ids=lambda case: case.label)
+def test_a_perceptron_rounds_where_its_ops_store(case, dtype):
+    """Nothing but that: far within the bounds of `test_ops.py`, which have to hold for sums of such roundings."""
+    x, vector = case.arrays[0].astype(TYPES[dtype]), case.arrays[1].astype(np.float32)
+    y, back = backend.run("perceptron", emulated(x), emulated(vector), **case.options)
+    dy = np.random.default_rng(0).normal(size=y.shape).astype(TYPES[dtype])
+    found = [y, *back(emulated(dy))]
+    expected = rounded_perceptron(*(a.astype(np.float64) for a in (x, vector, dy)), case.options["layers"],
+                                  TYPES[dtype])
+    for a, b in zip(found, expected, strict=True):
+        assert relative_error(a.get().astype(np.float64), b) < 1e-6
 
 
 @pytest.mark.parametrize("blocks", [2, 2048])

@@ -184,7 +184,8 @@ def test_bfloat16_storage(case, implementation, library):
         assert gradient is None or gradient.dtype == a.dtype
     widened = [a if a is None or a.dtype != bfloat16 else a.astype(np.float32) for a in stored]
     theirs, their_gradients = expected(case, widened, to_numpy(dy))
-    assert_close([y, *gradients], [theirs, *their_gradients], BFLOAT16_BOUND)
+    layers = len(case.options.get("layers", [case.op]))  # a perceptron rounds after each
+    assert_close([y, *gradients], [theirs, *their_gradients], layers * BFLOAT16_BOUND)
 
 
 def _reversed(x):
@@ -327,16 +328,15 @@ def test_many_blocks_on_the_device(op, case, monkeypatch):
     assert_close(runs[0], [theirs, *their_gradients], 4 * FLOAT32_BOUND)
 
 
-@pytest.mark.parametrize("case", [case for op in OPS for case in cases(op)], ids=lambda c: f"{c.op}-{c.label}")
-def test_gradients_written_in_place(case):
+@pytest.mark.parametrize(("case", "implementation", "library"), [
+    p for p in ROWS if hasattr(backend.module(p.values[1], p.values[0].op), "backward_into")])
+def test_gradients_written_in_place(case, implementation, library):
     """`backward_into` writes what `backward` returns, to the bit, and hands back the very arrays it was given."""
-    module = found(case.op, "cpu")
-    if not hasattr(module, "backward_into"):
-        pytest.skip("makes new arrays")
-    y, cache = module.forward(*case.arrays, **case.options)
-    dy = signed(np.random.default_rng(3), y.shape)
+    module, arrays = found(case.op, implementation), on(library, case.arrays)
+    y, cache = module.forward(*arrays, **case.options)
+    dy, = on(library, [signed(np.random.default_rng(3), y.shape)])
     expected_gradients = module.backward(dy, cache)
-    into = tuple(None if i == 0 or a is None else np.zeros_like(a) for i, a in enumerate(case.arrays))
+    into = tuple(None if i == 0 or a is None else array_module(a).zeros_like(a) for i, a in enumerate(arrays))
     gradients = module.backward_into(dy, cache, None, into)
     assert any(a is not None and a is gradient for a, gradient in zip(into, gradients, strict=True))
     assert all(map(same_bits, gradients, expected_gradients))

@@ -4,7 +4,6 @@ All on one thread, for layers so small that the way into a function costs as muc
 """
 
 import functools
-import itertools
 
 import numpy as np
 
@@ -12,7 +11,7 @@ from fastnet.arrays import contiguous, empty, rehearsing
 from fastnet.kernels.cpu._gemm import NORMAL, SCALARS, TRANSPOSED, address, gemm
 from fastnet.kernels.cpu._jit import is_float, kernel
 from fastnet.kernels.cpu._small_norm import denormalise, normalise
-from fastnet.shapes import ABSENT
+from fastnet.shapes import fits
 
 FEATURES, OUTPUTS, W, B, GAMMA, BETA, COLUMN = range(7)  # columns of the table; the last one: of y among all y
 
@@ -20,16 +19,6 @@ FEATURES, OUTPUTS, W, B, GAMMA, BETA, COLUMN = range(7)  # columns of the table;
 def supports(x, vector, *, layers):
     return (x.ndim == 2 and vector.ndim == 1 and is_float(x, vector) and len(x) > 0 and len(layers) > 0
             and layers[0].features == x.shape[1] and fits(layers, vector.size))
-
-
-@functools.lru_cache(maxsize=256)
-def fits(layers, size):
-    """Whether the layers fit one another and lie in a vector of this size."""
-    return (all(a.outputs == b.features for a, b in itertools.pairwise(layers))
-            and all(layer.w >= 0 and min(layer[2:6]) >= ABSENT and layer.eps > 0
-                    and (layer.gamma == ABSENT) == (layer.beta == ABSENT)
-                    and max(layer.w + layer.features * layer.outputs, layer.b + layer.outputs,
-                            layer.gamma + layer.features, layer.beta + layer.features) <= size for layer in layers))
 
 
 def forward(x, vector, *, layers):

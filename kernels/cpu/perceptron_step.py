@@ -9,8 +9,8 @@ from fastnet.arrays import contiguous, empty, rehearsing, require_labels
 from fastnet.kernels.cpu import _linear, softmax_cross_entropy
 from fastnet.kernels.cpu._gemm import SCALARS
 from fastnet.kernels.cpu._jit import PARALLEL_WORK, is_float, kernel
-from fastnet.kernels.cpu.perceptron import backward_layers, fits, forward_layers, statistics_of, table_of
-from fastnet.shapes import ABSENT
+from fastnet.kernels.cpu.perceptron import backward_layers, forward_layers, statistics_of, table_of
+from fastnet.shapes import ABSENT, fits
 
 
 def supports(x, labels, vector, gradient, *, layers, label_smoothing=0.0):

@@ -27,7 +27,12 @@ def applied(kernel, x, w, b):
 
 
 def backward(dy, cache, needs=None):
+    return backward_into(dy, cache, needs, (None, None, None))
+
+
+def backward_into(dy, cache, needs, into):
     x, w, with_b = cache
+    _, dw_into, db_into = into
     needs_x, needs_w, needs_b = needs or (True, True, True)
     dy = contiguous(dy)
     n, features, outputs = *x.shape, w.shape[1]
@@ -36,10 +41,10 @@ def backward(dy, cache, needs=None):
         dx = empty(x)
         _DX(_tiles(n, features), dy, w, dx, n, features, outputs)
     if needs_w:
-        dw = empty(w)
+        dw = empty(w) if dw_into is None else dw_into
         _DW(_tiles(features, outputs), x, dy, dw, n, features, outputs)
     if needs_b and with_b:
-        db = empty(w, (outputs,))
+        db = empty(w, (outputs,)) if db_into is None else db_into
         _DB(blocks(outputs, COLUMNS), dy, db, n, outputs)
     return dx, dw, db
 

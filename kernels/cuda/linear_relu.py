@@ -4,7 +4,7 @@ from fastnet.kernels.cuda import linear, relu
 from fastnet.kernels.cuda._launch import Kernel
 from fastnet.kernels.cuda.linear import supports
 
-__all__ = ["backward", "forward", "supports"]
+__all__ = ["backward", "backward_into", "forward", "supports"]
 
 _FORWARD = Kernel("linear_relu", "linear_relu_forward")
 
@@ -15,6 +15,10 @@ def forward(x, w, b=None):
 
 
 def backward(dy, cache, needs=None):
+    return backward_into(dy, cache, needs, (None, None, None))
+
+
+def backward_into(dy, cache, needs, into):
     below, y = cache
     dz, = relu.backward(dy, y)
-    return linear.backward(dz, below, needs)
+    return linear.backward_into(dz, below, needs, into)
