@@ -8,13 +8,17 @@ import numpy as np
 import pytest
 import test_optimizers
 from emulator import engine
-from emulator.arrays import emulated
+from emulator.arrays import NAMESPACE, emulated
 from numba import cuda
+from placed import dropout_net
 from test_augmentation import arguments, random_options
 from test_optimizers import ALL, PENALTIES, worst_errors
 from test_philox import KNOWN
+from tiny import dataset
 
-from fastnet import backend
+import fastnet as fn
+from fastnet import backend, devices
+from fastnet.data import Augmentation, Batches, Standardization
 from fastnet.functions import augment_batch, average_update, soft_threshold, standardize_batch
 from fastnet.functions._update import Regularization
 from fastnet.kernels.cuda import _launch, _numba, _update
@@ -179,3 +183,24 @@ def test_vectors_that_the_kernels_do_not_take():
         assert not _update.supports(w, other)
     assert not _update.supports(w[:0], w[:0])
     assert not _update.supports(np.ones(6), np.ones(6))
+
+
+# --- together ---
+
+def test_steps_from_images_to_updates_are_the_cpu_s(monkeypatch):
+    monkeypatch.setitem(devices.LIBRARIES, "emulated", lambda: NAMESPACE)
+    split, found = dataset().train, []
+    launched, launch = [], _numba.launch
+    monkeypatch.setattr(_numba, "launch",
+                        lambda kernel, *given: launched.append(kernel.__name__) or launch(kernel, *given))
+    for device in ("cpu", "emulated"):
+        model = dropout_net(device=device)
+        step = fn.TrainStep(model, fn.SGD(0.05, momentum=0.9), penalty=fn.L2(0.01))
+        batches = Batches(split, Standardization.fit(split.images), 10, seed=4, device=device,
+                          augmentation=Augmentation(pad=1, horizontal_flip=True))
+        losses = [float(step(batch.x, batch.labels, batch.samples, 1)) for _, batch in zip(
+            range(2), batches.epoch(1), strict=False)]
+        found.append((losses, model.predict(split.images[:5].reshape(5, -1).astype(np.float32) / 255)))
+    assert launched == ["_crop", "_momentum"] * 2
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-5)
+    np.testing.assert_allclose(found[0][1], found[1][1], atol=1e-5)
