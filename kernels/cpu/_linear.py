@@ -107,41 +107,44 @@ def product(x, w, b, relu, length, is_skinny, scratch, size, partial, y, scalars
     """y = x w + b, or max(0, that)."""
     n, d = x.shape
     k = w.shape[1]
-    zero = y.dtype.type(0)
-    if length == 0:
+    by_rows = length == 0
+    if by_rows:
+        target = y.reshape(-1)
         blocks = max(1, n // SKINNY_ROWS) if is_skinny else _row_blocks(n)
-        for block in prange(blocks):
-            start, stop = block * n // blocks, (block + 1) * n // blocks
-            if is_skinny:
-                forward_part(x, start, stop, w, 0, d, scratch, numba.get_thread_id() * size, y.reshape(-1), start * k)
-            else:
-                gemm(NORMAL, NORMAL, stop - start, k, d, address(x, start * d), d, address(w, 0), k, False,
-                     address(y, start * k), k, scalars)
-            for i in range(start, stop):
-                for j in range(k):
-                    y[i, j] += b[j]
-                if relu:
-                    for j in range(k):
-                        y[i, j] = zero if y[i, j] <= zero else y[i, j]  # in this order a NaN stays one
     else:
+        target = partial
         blocks = (d + length - 1) // length
-        for block in prange(blocks):
-            start = block * length
-            stop = min(d, start + length)
-            if is_skinny:
-                forward_part(x, 0, n, w, start, stop, scratch, numba.get_thread_id() * size, partial, block * n * k)
-            else:
-                gemm(NORMAL, NORMAL, n, k, stop - start, address(x, start), d, address(w, start * k), k, False,
-                     address(partial, block * n * k), k, scalars)
+    for block in prange(blocks):
+        # Written once for both ways: what is called here is compiled as often as it is written.
+        first, last = (block * n // blocks, (block + 1) * n // blocks) if by_rows else (0, n)
+        start, stop = (0, d) if by_rows else (block * length, min(d, (block + 1) * length))
+        to = first * k if by_rows else block * n * k
+        if is_skinny:
+            forward_part(x, first, last, w, start, stop, scratch, numba.get_thread_id() * size, target, to)
+        else:
+            gemm(NORMAL, NORMAL, last - first, k, stop - start, address(x, first * d + start), d,
+                 address(w, start * k), k, False, address(target, to), k, scalars)
+        if by_rows:
+            _finish(y, b, relu, first, last)
+    if not by_rows:
         for i in range(n):
             for j in range(k):
-                y[i, j] = b[j]
-            for block in range(blocks):
+                y[i, j] = partial[i * k + j]
+            for block in range(1, blocks):
                 for j in range(k):
                     y[i, j] += partial[(block * n + i) * k + j]
-            if relu:
-                for j in range(k):
-                    y[i, j] = zero if y[i, j] <= zero else y[i, j]
+        _finish(y, b, relu, 0, n)
+
+
+@kernel()
+def _finish(y, b, relu, first, last):
+    zero = y.dtype.type(0)
+    for i in range(first, last):
+        for j in range(y.shape[1]):
+            y[i, j] += b[j]
+        if relu:
+            for j in range(y.shape[1]):
+                y[i, j] = zero if y[i, j] <= zero else y[i, j]  # in this order a NaN stays one
 
 
 @parallel_kernel()
