@@ -28,6 +28,7 @@ FN_KERNEL(256) conv2d_db(const T* dy, Acc* parts, int chunk, int rows, int chann
 FN_KERNEL(256) conv2d_sum(const T* like, const Acc* parts, Acc* sum, int many, int64 size) {
     for (int64 i = first_thread(); i < size; i += all_threads()) {
         Acc total = 0;
+        FN_UNROLL(16)  // so many reads are under way: the threads are few and the parts far apart
         for (int p = 0; p < many; p++) total += parts[p * size + i];
         sum[i] = total;
     }

@@ -17,119 +17,60 @@ FN_TYPES(half, bf16);
 
 constexpr int STAGES = 3;  // weights of so many taps are in shared memory: one is used, the others are on their way
 
-struct alignas(4) Two { T entry[2]; };
-
-// The weights of a tap for 64 channels, in rows of BREADTH outputs, or REVERSED in rows of 64 channels, one an output.
-template <int BREADTH, bool REVERSED>
-void load_weights(unsigned char* to, const T* w, int tap, int channel, int output, int depth, int breadth) {
-    constexpr int many = (REVERSED ? DEEP : BREADTH) / 8, together = 128 / many;  // chunks of a row; rows at a time
-    const int row = int(threadIdx.x) / many, chunk = int(threadIdx.x) % many;
-    const int64 at = REVERSED ? (int64(TAPS - 1 - tap) * breadth + output + row) * depth + channel
-                              : (int64(tap) * depth + channel + row) * breadth + output;
-    const T* from = w + at + chunk * 8;
-    to += row * many * 16 + ((chunk ^ (row & 7)) << 4);  // the same in all rows of this thread: they are 8 or 16 apart
-    for (int n = 0; n < DEEP * BREADTH / 8 / 128; n++, from += int64(together) * (REVERSED ? depth : breadth))
-        cp_async16(to + n * 128 * 16, from);
-}
-
-// Four warps, of which ACROSS side by side share their pixels, and each computes 64 pixels x WIDE outputs.
 // Shared memory: a row of zeros, the weights, the pixels of 64 channels, and those of the next 64 where there are more.
 template <int ACROSS, int WIDE, bool REVERSED>
 void conv3x3(const T* x, const T* w, const Acc* b, T* y, int pixels, int height, int width, int depth, int breadth) {
-    constexpr int TILE_PIXELS = 4 / ACROSS * 64, BREADTH = ACROSS * WIDE, SLAB = DEEP * BREADTH * 2;
+    typedef TensorTile<ACROSS, WIDE, REVERSED> Sums;
     FN_DYNAMIC(unsigned char, memory);
-    unsigned char *const slabs = memory + ROW, *const halo = slabs + STAGES * SLAB;
-    const int lane = lane_id(), across = warp_id() % ACROSS, down = warp_id() / ACROSS * 64;
-    const int seen = TILE_PIXELS + 2 * width + 2, steps = depth / DEEP * TAPS;
-    const int columns = breadth / BREADTH, rows = (pixels + TILE_PIXELS - 1) / TILE_PIXELS;
+    unsigned char *const slabs = memory + ROW, *const halo = slabs + STAGES * Sums::SLAB;
+    const int lane = lane_id(), seen = Sums::ROWS + 2 * width + 2, steps = depth / DEEP * TAPS;
+    const int columns = breadth / Sums::BREADTH, rows = (pixels + Sums::ROWS - 1) / Sums::ROWS;
     if (threadIdx.x < ROW / 4) reinterpret_cast<uint32*>(memory)[threadIdx.x] = 0;
 
     for (int tile = int(blockIdx.x); tile < rows * columns; tile += int(gridDim.x)) {
-        const int pixel = tile / columns * TILE_PIXELS, output = tile % columns * BREADTH;
-        auto load_step = [&](int step) {  // what step begins with, as a group of copies
-            const int channel = step / TAPS * DEEP;
+        const int pixel = tile / columns * Sums::ROWS, output = tile % columns * Sums::BREADTH;
+        auto load_weights = [&](int step) {
+            const int tap = REVERSED ? TAPS - 1 - step % TAPS : step % TAPS;
             if (step < steps)
-                load_weights<BREADTH, REVERSED>(slabs + step % STAGES * SLAB, w, step % TAPS, channel, output, depth,
-                                                breadth);
+                Sums::load_weights(slabs + step % STAGES * Sums::SLAB, w, tap, step / TAPS * DEEP, output, depth,
+                                   breadth);
         };
         auto load_pixels = [&](int part) {
             if (part * DEEP < depth)
-                load_rows<128, false>(halo + part % 2 * seen * ROW, x + part * DEEP, pixel - width - 1, seen, pixels,
-                                      depth);
+                load_rows<Sums::THREADS, false>(halo + part % 2 * seen * ROW, x + part * DEEP, pixel - width - 1, seen,
+                                                pixels, depth);
         };
         load_pixels(0);
         for (int step = 0; step < STAGES - 1; step++) {
-            load_step(step);
+            load_weights(step);
             cp_commit();
         }
         const TapsInside inside = {height, width, pixels};
         uint32 mask[4];
-        for (int m = 0; m < 4; m++) mask[m] = inside(pixel + down + m * 16 + lane % 16);
-        float sum[4][WIDE / 8][4] = {};
+        for (int m = 0; m < 4; m++) mask[m] = inside(pixel + Sums::down() + m * 16 + lane % 16);
+        Sums sums;
 
         FN_UNROLL(1)
         for (int step = 0; step < steps; step++) {
             cp_wait<STAGES - 2>();
             sync_threads();  // this step's weights are there, and nobody reads the last step's any more
             const int part = step / TAPS, tap = step % TAPS;
-            load_step(step + STAGES - 1);
+            load_weights(step + STAGES - 1);
             if (tap == 0) load_pixels(part + 1);
             cp_commit();
-
-            const unsigned char* slab = slabs + step % STAGES * SLAB;
-            int row[4];  // of the lane's pixel in each fragment of 16, from `memory` on
+            int row[4];
             for (int m = 0; m < 4; m++) {
-                const int p = down + m * 16 + lane % 16 + tap / 3 * width + tap % 3;
-                const int at = ROW + STAGES * SLAB + (part % 2 * seen + p) * ROW;
+                const int p = Sums::down() + m * 16 + lane % 16 + tap / 3 * width + tap % 3;
+                const int at = ROW + STAGES * Sums::SLAB + (part % 2 * seen + p) * ROW;
                 row[m] = (mask[m] >> tap & 1 ? at : 0) + ((lane / 16 ^ (p & 7)) << 4);
             }
-            FN_UNROLL(2)
-            for (int k = 0; k < DEEP / 16; k++) {
-                uint32 a[4][4];
-                for (int m = 0; m < 4; m++) ldsm4(a[m], memory + (row[m] ^ k << 5));
-                for (int n = 0; n < WIDE / 16; n++) {
-                    uint32 v[4];
-                    if (REVERSED) {
-                        const int line = across * WIDE + n * 16 + lane / 16 * 8 + lane % 8;
-                        ldsm4(v, slab + placed(line, 2 * k + lane / 8 % 2));
-                    } else {
-                        const int line = k * 16 + lane % 16, chunk = (across * WIDE + n * 16) / 8 + lane / 16;
-                        ldsm4_trans(v, slab + line * BREADTH * 2 + ((chunk ^ (line & 7)) << 4));
-                    }
-                    const uint32 left[2] = {v[0], v[1]}, right[2] = {v[2], v[3]};
-                    for (int m = 0; m < 4; m++) {
-                        mma_16816(T(), sum[m][2 * n], a[m], left);
-                        mma_16816(T(), sum[m][2 * n + 1], a[m], right);
-                    }
-                }
-            }
+            sums.multiply(memory, row, slabs + step % STAGES * Sums::SLAB);
         }
-
-        // Through shared memory, so that a warp writes whole lines.
         cp_wait<0>();
         sync_threads();
-        constexpr int LINE = WIDE * 2, MANY = WIDE / 8;  // bytes and chunks of a pixel's outputs
-        unsigned char* out = slabs + warp_id() * 64 * LINE;
-        const int first = output + across * WIDE;
-        FN_UNROLL(MANY)
-        for (int n = 0; n < MANY; n++) {
-            const int column = first + n * 8 + lane % 4 * 2;
-            const Acc bias[2] = {b ? b[column] : 0, b ? b[column + 1] : 0};
-            for (int m = 0; m < 4; m++)
-                for (int h = 0; h < 2; h++) {
-                    const int line = m * 16 + h * 8 + lane / 4;
-                    Two two;
-                    for (int e = 0; e < 2; e++) store(two.entry + e, sum[m][n][2 * h + e] + bias[e]);
-                    *reinterpret_cast<Two*>(out + line * LINE + ((n ^ line % MANY) << 4) + lane % 4 * 4) = two;
-                }
-        }
-        sync_warp();
-        for (int n = lane; n < 64 * MANY; n += WARP) {
-            const int line = n / MANY, chunk = n % MANY;
-            if (pixel + down + line < pixels)
-                st128(y + int64(pixel + down + line) * breadth + first + chunk * 8,
-                      ld128(out + line * LINE + ((chunk ^ line % MANY) << 4)));
-        }
+        sums.write(slabs, b, output, [&](int row) {
+            return pixel + row < pixels ? y + int64(pixel + row) * breadth : nullptr;
+        });
         sync_threads();
     }
 }

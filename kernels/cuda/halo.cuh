@@ -1,18 +1,13 @@
-// What the 3x3 convolutions on tensor cores share: pixels of 64 channels in shared memory, which all nine taps are read
-// from. Stride 1, padding 1; channels in multiples of 64, 16 bits each.
+// What the 3x3 convolutions on tensor cores share: pixels in shared memory, which all nine taps are read from. Stride 1,
+// padding 1; channels in multiples of 64, 16 bits each.
 //
 // Pixels are numbered through the batch, so that a tile of them is any range of numbers, and what its windows see is the
 // range that begins `width + 1` earlier and ends as much later: one stretch of memory, whatever the size of the images.
 // Tap (i, j) of pixel m sees number m + (i - 1) width + j - 1 if that lies in the same image; else, as padding, zeros.
 #pragma once
-#include "windows.cuh"
+#include "tensor.cuh"
 
-constexpr int DEEP = 64, ROW = 2 * DEEP, TAPS = 9;  // channels and bytes of a row in shared memory
-constexpr int CHUNKS = ROW / 16;
-
-// Where a chunk of 16 bytes of a row lies: eight neighbouring rows have the same chunk in eight different places, so that
-// ldmatrix reads them without bank conflicts, and asynchronous copies write them so.
-inline int placed(int row, int chunk) { return row * ROW + ((chunk ^ (row & 7)) << 4); }
+constexpr int TAPS = 9;
 
 // Bit 3 i + j says whether tap (i, j) of a pixel lies inside its image. Of what is no pixel no tap does.
 struct TapsInside {
