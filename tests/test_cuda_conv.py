@@ -7,7 +7,7 @@ from emulator.arrays import emulated
 
 from fastnet import backend
 from fastnet.check.contract import same_bits
-from fastnet.kernels.cuda import _conv3x3, _launch, _parts, conv2d
+from fastnet.kernels.cuda import _conv3x3, _conv_plain, _conv_taps, _launch, _parts, conv2d
 
 engine.install()
 ml_dtypes = pytest.importorskip("ml_dtypes")
@@ -51,7 +51,7 @@ SHAPES = [
 @on_every_type
 def test_exact_on_integers(dtype, x_shape, w_shape, options, few, monkeypatch):
     """Tails of tiles, several groups, grids that go round, and sums over pixels in parts."""
-    monkeypatch.setattr(conv2d, "FEW", few)
+    monkeypatch.setattr(_conv_plain, "FEW", few)
     monkeypatch.setattr(_parts, "UNIT", 10)
     monkeypatch.setattr(_launch, "MOST_BLOCKS", 5)
     assert_exact(x_shape, w_shape, dtype, **options)
@@ -74,21 +74,23 @@ def test_tensor_cores_are_exact_on_integers(dtype, size, x_shape, outputs, monke
 
 
 @NARROW
-def test_tensor_cores_keep_the_limits(dtype):
+@pytest.mark.parametrize("stride", [1, 2])
+def test_tensor_cores_keep_the_limits(dtype, stride):
     """Norm of the error over the norm, against float64 on the numbers that the type holds; the same bits in any order.
 
     All arrays are views that start where no 16 bytes can be read at once, and dw is a sum of parts.
     """
     rng = np.random.default_rng(4)
-    x, w, b, dy = (rng.standard_normal(s) for s in ((2, 9, 8, 64), (3, 3, 64, 64), (64,), (2, 9, 8, 64)))
+    x, w, b, dy = (rng.standard_normal(s) for s in ((2, 9 * stride, 8 * stride, 64), (3, 3, 64, 64), (64,),
+                                                    (2, 9, 8, 64)))
     x, dy = x.astype(dtype), dy.astype(dtype)
     w, b = (w / 24).astype(np.float32), b.astype(np.float32)
     exact = passes(REFERENCE, *(a.astype(np.float64) for a in (x, w.astype(dtype), b)),
-                   lambda y: dy.astype(np.float64), pad=1)
+                   lambda y: dy.astype(np.float64), pad=1, stride=stride)
     runs = []
     for seed, copies in enumerate(engine.COPIES):
         with engine.schedule(seed, copies):
-            runs.append(passes(conv2d, *map(shifted, (x, w, b)), lambda y: shifted(dy), pad=1))
+            runs.append(passes(conv2d, *map(shifted, (x, w, b)), lambda y: shifted(dy), pad=1, stride=stride))
     stored = 4e-4 if dtype == np.float16 else 2.5e-3
     for a, other, another, e, limit in zip(*runs, exact, (stored, stored, 1e-4, 1e-4), strict=True):
         assert same_bits(a, other)
@@ -101,13 +103,31 @@ def shifted(x):
     return emulated(np.concatenate([x.ravel()[:1], x.ravel()]))[1:].reshape(x.shape)
 
 
-@pytest.mark.parametrize(("x_shape", "outputs", "options", "takes"), [
-    ((2, 8, 8, 64), 128, {"pad": 1}, True), ((2, 8, 8, 64), 96, {"pad": 1}, False),
-    ((2, 8, 8, 96), 64, {"pad": 1}, False), ((2, 8, 8, 64), 64, {}, False), ((2, 2, 65, 64), 64, {"pad": 1}, False),
-    ((2, 8, 8, 64), 64, {"pad": 1, "stride": 2}, False), ((2, 9, 9, 64), 64, {"pad": (1, 2)}, False),
-    ((2, 8, 8, 64), 64, {"pad": 1, "dilation": (1, 2)}, False)])
-def test_what_tensor_cores_take(x_shape, outputs, options, takes):
+TAPS = [
+    ((2, 9, 8, 64), (3, 3, 64, 128), {"pad": 1, "stride": 2}), ((3, 8, 7, 128), (1, 1, 128, 64), {"stride": 2}),
+    ((1, 9, 13, 64), (2, 5, 64, 64), {"pad": (0, 3), "dilation": (3, 1), "stride": (1, 3)}),
+    ((1, 2, 66, 64), (3, 3, 64, 64), {"pad": 1})]
+
+
+@NARROW
+@pytest.mark.parametrize(("x_shape", "w_shape", "options"), TAPS, ids=[str(row[1:]) for row in TAPS])
+def test_tap_by_tap_is_exact_on_integers(dtype, x_shape, w_shape, options, monkeypatch):
+    """Strides: of dx some pixels are reached by some taps, some by none; dw in parts of several tiles, and in one."""
+    monkeypatch.setattr(_conv_taps, "DW_BLOCKS", 1 if "stride" in options else 512)
+    monkeypatch.setattr(_launch, "MOST_BLOCKS", 3)
+    assert_exact(x_shape, w_shape, dtype, **options)
+
+
+@pytest.mark.parametrize(("x_shape", "outputs", "options", "way"), [
+    ((2, 8, 8, 64), 128, {"pad": 1}, _conv3x3), ((2, 8, 8, 64), 96, {"pad": 1}, _conv_plain),
+    ((2, 8, 8, 96), 64, {"pad": 1}, _conv_plain), ((2, 8, 8, 64), 64, {}, _conv_taps),
+    ((2, 2, 65, 64), 64, {"pad": 1}, _conv_taps), ((2, 8, 8, 64), 64, {"pad": 1, "stride": 2}, _conv_taps),
+    ((2, 9, 9, 64), 64, {"pad": (1, 2)}, _conv_taps), ((2, 8, 8, 64), 64, {"pad": 1, "dilation": (1, 2)}, _conv_taps),
+    ((2, 8, 8, 128), 128, {"pad": 1, "groups": 2}, _conv_plain)])
+def test_which_way(x_shape, outputs, options, way):
     options = {"stride": 1, "pad": 0, "dilation": 1, "groups": 1, **options}
     for name, dtype in TYPES.items():
-        x, w = np.empty(x_shape, dtype), np.empty((3, 3, x_shape[3], outputs), np.float32)
-        assert _conv3x3.takes(x, conv2d.geometry(x.shape, w.shape, **options)) is (takes and name in ("half", "bf16"))
+        x, w = np.empty(x_shape, dtype), np.empty((3, 3, x_shape[3] // options["groups"], outputs), np.float32)
+        g = conv2d.geometry(x.shape, w.shape, **options)
+        chosen = next(candidate for candidate in conv2d.WAYS if candidate.takes(x, g))
+        assert chosen is (way if name in ("half", "bf16") else _conv_plain)

@@ -1,8 +1,11 @@
 """3x3 convolutions of 16-bit numbers with stride 1 and padding 1 on tensor cores (conv3x3.cu, conv3x3_dw.cu)."""
 
 from fastnet.kernels.cuda._arrays import aligned, empty
+from fastnet.kernels.cuda._conv_taps import weights
 from fastnet.kernels.cuda._launch import Kernel, blocks, storage
 from fastnet.kernels.cuda._parts import UNIT, in_parts
+
+__all__ = ["dw", "dx", "forward", "takes", "weights"]
 
 DEEP, STAGES = 64, 3  # channels of a row in shared memory; weights there, in taps
 ROW = 2 * DEEP  # bytes
@@ -15,7 +18,7 @@ DW_BLOCKS = 128  # about; a multiprocessor has one
 
 _FORWARD, _DX = ({size: Kernel("conv3x3", f"conv3x3_{name}_{size[0]}x{size[1]}") for size in SIZES}
                  for name in ("forward", "dx"))
-_DW, _NARROWED = Kernel("conv3x3_dw", "conv3x3_dw"), Kernel("conv3x3", "conv3x3_narrowed")
+_DW = Kernel("conv3x3_dw", "conv3x3_dw")
 
 
 def takes(x, g):
@@ -25,26 +28,19 @@ def takes(x, g):
             and outputs % DEEP == 0 and width <= WIDEST)
 
 
-def narrowed(x, w):
-    """w in the type of x."""
-    out = empty(x, w.shape)
-    _NARROWED(_NARROWED.grid_for(w.size), w, out, w.size)
-    return out
-
-
-def forward(x, w, b):
+def forward(x, w, b, g):
     y = empty(x, (*x.shape[:3], w.shape[3]))
     _convolve(_FORWARD, aligned(x), w, b, y)
     return y
 
 
-def dx(dy, w):
+def dx(dy, w, g):
     out = empty(dy, (*dy.shape[:3], w.shape[2]))
     _convolve(_DX, aligned(dy), w, None, out)
     return out
 
 
-def dw(x, dy, w):
+def dw(x, dy, w, g):
     x, dy, (channels, outputs) = aligned(x), aligned(dy), w.shape[2:]
     pixels, *size = _numbers(x)
     seen = UNIT + 2 * x.shape[2] + 2

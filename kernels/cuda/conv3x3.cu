@@ -1,8 +1,8 @@
 // 3x3 convolution on tensor cores: x (pixels, depth), y (pixels, breadth) in T, w in T as (9, depth, breadth); or, for
 // dx, where x is dy and y is dx, as (9, breadth, depth) with the taps in reverse.
 //
-// A block computes a tile of pixels x outputs. Of 64 channels at a time it loads the pixels that the tile's windows see,
-// once (halo.cuh), and then the weights of one tap after the other, three in flight. Reckoned a tile, for width w:
+// A block computes a tile of pixels x outputs. Of 64 channels at a time it loads the pixels that the tile's windows
+// see, once (halo.cuh), and then the weights of one tap after the other, three in flight. Reckoned a tile, for width w:
 //
 //   tile      warps     FLOP / byte from shared memory   FLOP / byte from global memory (w = 32, 16, 8, 4)
 //   256 x 64  4 of 64 x 64           32                        164, 170, 173, 175
@@ -99,9 +99,4 @@ FN_KERNEL(128) conv3x3_dx_128x128(const T* x, const T* w, const Acc* b, T* y, in
 FN_KERNEL(128) conv3x3_dx_128x64(const T* x, const T* w, const Acc* b, T* y, int pixels, int height, int width,
                                  int depth, int breadth) {
     conv3x3<2, 32, true>(x, w, b, y, pixels, height, width, depth, breadth);
-}
-
-// The weights in 16 bits.
-FN_KERNEL(256) conv3x3_narrowed(const Acc* w, T* narrowed, int64 size) {
-    for (int64 i = first_thread(); i < size; i += all_threads()) store(narrowed + i, w[i]);
 }

@@ -2,10 +2,10 @@
 // tap times dy, for x (pixels, channels), dy (pixels, outputs).
 //
 // A block sums 64 channels x 64 outputs for all nine taps over its part of the pixels: each pixel of x and dy is loaded
-// once, 128 at a time while the 128 before are worked on. A warp keeps 16 channels x 32 outputs of each tap in registers.
-// Reckoned: a warp's step of 16 pixels is 147,456 FLOP and reads 9 x 512 + 1,024 bytes of shared memory, 26 FLOP a byte;
-// a tile of 128 pixels is 9.4 MFLOP and loads (128 + 2 w + 2 + 128) x 128 bytes, for width w = 32, 16, 8, 4: 229, 254,
-// 269, 277 FLOP a byte. Predictions: no card has run this.
+// once, 128 at a time while the 128 before are worked on. A warp keeps 16 channels x 32 outputs of each tap in
+// registers. Reckoned: a warp's step of 16 pixels is 147,456 FLOP and reads 9 x 512 + 1,024 bytes of shared memory, 26
+// FLOP a byte; a tile of 128 pixels is 9.4 MFLOP and loads (128 + 2 w + 2 + 128) x 128 bytes, for width w = 32, 16, 8,
+// 4: 229, 254, 269, 277 FLOP a byte. Predictions: no card has run this.
 #include "halo.cuh"
 
 FN_TYPES(half, bf16);
@@ -19,7 +19,8 @@ FN_KERNEL(256) conv3x3_dw(const T* x, const T* dy, Acc* parts, int chunk, int pi
                           int channels, int outputs) {
     FN_DYNAMIC(unsigned char, memory);
     const int seen = TILE_PIXELS + 2 * width + 2, half = TILE_PIXELS * 2 + (seen + TILE_PIXELS) * ROW;
-    const int lane = lane_id(), side = warp_id() % 4 * 2, wing = warp_id() / 4 * 4;  // the warp's first chunks of x, of dy
+    // The warp's first chunks of x, of dy.
+    const int lane = lane_id(), side = warp_id() % 4 * 2, wing = warp_id() / 4 * 4;
     const int across = outputs / DEEP, down = channels / DEEP, many = (pixels + chunk - 1) / chunk;
     if (threadIdx.x < ROW / 4) reinterpret_cast<uint32*>(memory)[threadIdx.x] = 0;
 

@@ -1,9 +1,10 @@
-// What the 3x3 convolutions on tensor cores share: pixels in shared memory, which all nine taps are read from. Stride 1,
-// padding 1; channels in multiples of 64, 16 bits each.
+// What the 3x3 convolutions on tensor cores share: pixels in shared memory, which all nine taps are read from. Stride
+// 1, padding 1; channels in multiples of 64, 16 bits each.
 //
-// Pixels are numbered through the batch, so that a tile of them is any range of numbers, and what its windows see is the
-// range that begins `width + 1` earlier and ends as much later: one stretch of memory, whatever the size of the images.
-// Tap (i, j) of pixel m sees number m + (i - 1) width + j - 1 if that lies in the same image; else, as padding, zeros.
+// Pixels are numbered through the batch, so that a tile of them is any range of numbers, and what its windows see is
+// the range that begins `width + 1` earlier and ends as much later: one stretch of memory, whatever the size of the
+// images. Tap (i, j) of pixel m sees number m + (i - 1) width + j - 1 if that lies in the same image; else, as padding,
+// zeros.
 #pragma once
 #include "tensor.cuh"
 

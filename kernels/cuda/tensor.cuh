@@ -1,20 +1,33 @@
-// What the convolutions on tensor cores share: rows of 64 channels of 16 bits in shared memory, the weights of a tap, and
-// a warp's product of the two.
+// What the convolutions on tensor cores share: rows of 64 channels of 16 bits in shared memory, the weights of a tap,
+// and a warp's product of the two.
 #pragma once
 #include "windows.cuh"
 
 constexpr int DEEP = 64, ROW = 2 * DEEP;  // channels and bytes of a row in shared memory
 constexpr int CHUNKS = ROW / 16;
 
-// Where a chunk of 16 bytes of a row lies: eight neighbouring rows have the same chunk in eight different places, so that
-// ldmatrix reads them without bank conflicts, and asynchronous copies write them so.
+// Where a chunk of 16 bytes of a row lies: eight neighbouring rows have the same chunk in eight different places, so
+// that ldmatrix reads them without bank conflicts, and asynchronous copies write them so.
 inline int placed(int row, int chunk) { return row * ROW + ((chunk ^ (row & 7)) << 4); }
+
+constexpr int PIXELS = 128, PIXEL_BYTES = PIXELS * ROW;  // what gather_rows makes
+
+// Rows of the 64 channels from number `channel` on of the pixels that find(row) returns, zeros where that is null; by
+// 128 threads.
+template <class F> void gather_rows(unsigned char* to, int channel, const T* anything, F find) {
+    const int chunk = int(threadIdx.x) % CHUNKS;
+    FN_UNROLL(1)
+    for (int row = int(threadIdx.x) / CHUNKS; row < PIXELS; row += 128 / CHUNKS) {
+        const T* pixel = find(row);
+        cp_async16(to + placed(row, chunk), pixel ? pixel + channel + chunk * 8 : anything, pixel != nullptr);
+    }
+}
 
 struct alignas(4) Two { T entry[2]; };
 
 // A tile of a product: four warps, of which ACROSS side by side share their rows, and each computes 64 rows x WIDE
-// outputs. The weights of a tap lie in memory as (depth, breadth) or, REVERSED, as (breadth, depth), and so do 64 x BREADTH
-// of them in shared memory, in rows of BREADTH or of 64.
+// outputs. The weights of a tap lie in memory as (depth, breadth) or, REVERSED, as (breadth, depth), and so do 64 x
+// BREADTH of them in shared memory, in rows of BREADTH or of 64.
 template <int ACROSS, int WIDE, bool REVERSED> struct TensorTile {
     static constexpr int THREADS = 128, ROWS = 4 / ACROSS * 64, BREADTH = ACROSS * WIDE, SLAB = DEEP * BREADTH * 2;
     static constexpr int LINE = WIDE * 2, MANY = WIDE / 8;  // bytes and chunks of a row's outputs, of one warp
@@ -25,7 +38,8 @@ template <int ACROSS, int WIDE, bool REVERSED> struct TensorTile {
 
     // 64 channels of tap number `tap` for BREADTH outputs, by asynchronous copies.
     static void load_weights(unsigned char* to, const T* w, int tap, int channel, int output, int depth, int breadth) {
-        constexpr int many = (REVERSED ? DEEP : BREADTH) / 8, together = THREADS / many;  // chunks of a row; rows at a time
+        constexpr int many = (REVERSED ? DEEP : BREADTH) / 8;  // chunks of a row
+        constexpr int together = THREADS / many;               // rows at a time
         const int row = int(threadIdx.x) / many, chunk = int(threadIdx.x) % many;
         const int64 at = REVERSED ? (int64(tap) * breadth + output + row) * depth + channel
                                   : (int64(tap) * depth + channel + row) * breadth + output;
@@ -61,7 +75,8 @@ template <int ACROSS, int WIDE, bool REVERSED> struct TensorTile {
     }
 
     // The sums and b, if that is given, into the outputs from number `output` on; target(row) is where a row's outputs
-    // begin, or null. It goes through `scratch`, ROWS x BREADTH entries of shared memory, so that a warp writes whole lines.
+    // begin, or null. It goes through `scratch`, ROWS x BREADTH entries of shared memory, so that a warp writes whole
+    // lines.
     template <class F> void write(unsigned char* scratch, const Acc* b, int output, F target) {
         const int lane = lane_id(), first = output + across() * WIDE;
         unsigned char* out = scratch + warp_id() * 64 * LINE;
