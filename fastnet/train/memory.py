@@ -104,4 +104,10 @@ def _watch(layer: Layer, name: str, ledger: Ledger, kept: set[int]) -> None:
 
             return y, watched_back
 
+    def step(self: Any, *arguments: Any) -> Any:
+        with ledger.at(f"{name} forward and backward"):
+            return kind.step(self, *arguments)
+
+    if hasattr(kind, "step"):
+        Watched.step = step
     layer.__class__ = Watched
