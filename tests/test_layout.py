@@ -17,12 +17,13 @@ PACKAGES = {"fastnet": ROOT / "fastnet", "fastnet.kernels": ROOT / "kernels", "f
 
 # Package or module -> which others of ours it may import. Inside a package any import is fine.
 BELOW_TRAIN = {"nn", "optim", "data", "backend", "plots", "arrays", "devices", "shapes", "paths", "functions",
-               "shadows"}
+               "shadows", "graphs"}
 MAY_IMPORT: dict[str, set[str]] = {
     "arena": set(),
     "arrays": {"arena"},
     "shapes": set(),
     "devices": set(),
+    "graphs": set(),
     "shadows": {"arrays"},
     "plots": set(),
     "paths": set(),

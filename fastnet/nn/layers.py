@@ -126,12 +126,9 @@ class BatchNorm(Layer):
 
     def track(self, mean: Array, var: Array, count: int) -> None:
         """Move the running statistics towards those of a batch of `count` values a channel."""
-        fresh = 1 - self.stat_decay
         correction = count / (count - 1) if self.unbiased and count > 1 else 1.0
-        for running, batch, factor in ((self.statistics_here["running_mean"], mean, fresh),
-                                       (self.statistics_here["running_var"], var, fresh * correction)):
-            running *= self.stat_decay
-            running += (factor * batch).astype(running.dtype, copy=False)
+        backend.call("track_statistics", self.statistics_here["running_mean"], self.statistics_here["running_var"],
+                     mean, var, decay=self.stat_decay, correction=correction)
 
     def output_shape(self, shape: Shape) -> Shape:
         if not shape or shape[-1] != self.num_features:

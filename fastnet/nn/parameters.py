@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from fastnet import backend
 from fastnet.arrays import Array, assign, zeros_aligned
 from fastnet.backend import Gradients
 from fastnet.nn.initializers import Initializer, fans
@@ -40,7 +41,7 @@ class Parameter:
         """Add to the gradient; the first one since the reset is written over the old, which saves zeroing it."""
         if self.pending:
             if gradient is not self.grad:
-                self.grad[...] = gradient
+                backend.call("write", self.grad, gradient)
             self.pending = False
         else:
             self.grad += gradient

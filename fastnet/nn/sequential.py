@@ -56,6 +56,7 @@ class Sequential(Container):
         self.layers: list[Layer] = []
         self.seed, self.dtype, self.device, self.model_name = seed, floating(dtype), device, name
         self._store: ParameterStore | None = None
+        self._running: Array = None  # all running statistics, one after the other
         self.settings: dict[str, Any] = {}  # how `fastnet.build` made it
         counts: dict[str, int] = {}
         for item in layers:
@@ -122,9 +123,7 @@ class Sequential(Container):
                 raise ValueError(f"Sequential: {taken[0]} belongs to another model already; make new layers")
             library = devices.library(self.device)
             self._store = ParameterStore(named, accumulator(self.dtype), self.seed, library)
-            for layer in self.walk():
-                for key, value in layer.statistics_here.items():
-                    layer.statistics_here[key] = move(value.astype(_real(self.dtype)), library)
+            self._running = _in_one([layer.statistics_here for layer in self.walk()], _real(self.dtype), library)
         return self._store
 
     def parameters(self) -> dict[str, Array]:
@@ -166,6 +165,12 @@ class Sequential(Container):
         for name, value in own.items():
             assign(value, state[name])
 
+    @property
+    def running(self) -> Array:
+        """All running statistics in one vector, of which `statistics` has the views."""
+        self.store  # noqa: B018  (makes it)
+        return self._running
+
     def num_parameters(self) -> int:
         """How many numbers are trained (padding not counted)."""
         return sum(math.prod(p.shape) for layer in self.walk() for p in layer.parameters_here.values())
@@ -180,7 +185,7 @@ class Sequential(Container):
 
     def undrawn(self) -> "Sequential":
         """An independent model of the same layers, whose parameters are made anew at first use."""
-        return copy.deepcopy(self, {id(self._store): None})
+        return copy.deepcopy(self, {id(self._store): None, id(self._running): None})
 
     def accept(self, name: str, x: Any) -> Array:
         """The array that a caller gave as `name`; one of another library on the same memory (`arrays.from_elsewhere`).
@@ -263,6 +268,18 @@ def named_layers(model: Layer, prefix: str = "") -> Iterator[tuple[str, Layer]]:
 def _snake(kind: str) -> str:
     known = {"BatchNorm": "batch_norm"}
     return known.get(kind, kind.lower())
+
+
+def _in_one(named: Iterable[dict[str, Array]], dtype: np.dtype, library: Any) -> Array:
+    """One vector of `library` whose views take the place of all these arrays."""
+    places = [(arrays, key, value) for arrays in named for key, value in arrays.items()]
+    values = [to_numpy(value).ravel() for *_, value in places]
+    vector = move(np.concatenate([np.zeros(0), *values]).astype(dtype), library)
+    start = 0
+    for arrays, key, value in places:
+        arrays[key] = vector[start : start + value.size].reshape(value.shape)
+        start += value.size
+    return vector
 
 
 def _real(dtype: np.dtype) -> np.dtype:

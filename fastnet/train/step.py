@@ -19,6 +19,7 @@ from fastnet.optim.penalties import Penalty, combined
 from fastnet.optim.schedule import Schedule
 from fastnet.optim.schedules import constant
 from fastnet.train.nonfinite import NonFiniteError, explain
+from fastnet.train.passes import GraphedPasses, Passes
 from fastnet.train.scaling import LEAST, LossScale
 
 
@@ -29,14 +30,15 @@ class TrainStep:
     factors of it for some parameters ({"linear1.*": 0.1}, see `fastnet.optim.rates`). `penalty` is one or several.
     Layers run as one from then on where that is faster (`fastnet.nn.fuse`).
     `accumulate` runs each batch in that many pieces. A float16 model has its loss scaled (`scaling`, else None): a step
-    whose gradients overflow counts, but changes nothing. Raises ValueError where there is no rate, for an unknown loss
-    or option of it, and for a pattern in `rates` that matches nothing.
+    whose gradients overflow counts, but changes nothing. With `graph` the passes of a model on a GPU are one CUDA graph
+    (`fastnet.train.passes`, which says what may then not change). Raises ValueError where there is no rate, for an
+    unknown loss or option of it, for a pattern in `rates` that matches nothing, and for a graph elsewhere.
     """
 
     def __init__(self, model: Sequential, optimizer: Optimizer, schedule: Schedule | None = None, *,
                  penalty: Penalty | Sequence[Penalty] | None = None, rates: Mapping[str, float] | None = None,
                  loss: str = "softmax_cross_entropy", loss_options: Mapping[str, Any] | None = None, seed: int = 0,
-                 accumulate: int = 1) -> None:
+                 accumulate: int = 1, graph: bool = False) -> None:
         check_loss(loss, loss_options)
         if accumulate < 1:
             raise ValueError(f"TrainStep: accumulate must be at least 1 but is {accumulate}")
@@ -55,7 +57,7 @@ class TrainStep:
         self._runs = per_parameter.runs(model.store.places, model.store.vector.size, rates)
         self.logits: Array = None  # of the last step, before its update
         self.scaling = LossScale() if model.dtype == np.float16 else None
-        self._statistics = list(model.statistics().values())
+        self._passes: Passes = GraphedPasses(model, self._forward_backward) if graph else self._forward_backward
 
     def __call__(self, x: Array, labels: Array, samples: Array | None = None, epoch: int | None = None) -> Array:
         """One update on x (N, H, W, C) or (N, D), floating and normalised, labels (N,) integers.
@@ -72,43 +74,41 @@ class TrainStep:
                               self.model.accept("samples", samples))
         context = Context(training=True, seed=self.seed, epoch=self.count if epoch is None else epoch,
                           samples=array_module(x).arange(len(x)) if samples is None else samples)
-        kept = [running.copy() for running in self._statistics]  # which the forward pass moves
+        kept = self.model.running.copy()  # which the forward pass moves
         try:
             value, whole = self._gradients(x, labels, context)
         except BaseException:
-            self._put_back(kept)
+            self.model.running[...] = kept
             raise
         if whole:
             self._update(lr)
         else:
-            self._put_back(kept)
+            self.model.running[...] = kept
         self.count += 1
         return value
 
     def _gradients(self, x: Array, labels: Array, context: Context) -> tuple[Array, bool]:
         """The loss, and whether the gradients, in their places now, are fit for an update."""
         if self.scaling is None:
-            return self._passes(x, labels, context, 1.0), True
+            return self._checked_passes(x, labels, context, 1.0), True
         with np.errstate(over="ignore", invalid="ignore"):  # what overflows is looked for
-            value = self._passes(x, labels, context, self.scaling.scale)
+            value = self._checked_passes(x, labels, context, self.scaling.scale)
             whole = self.scaling.unscale(self.model.store.gradient)
         if not whole and self.scaling.scale < LEAST:
             raise NonFiniteError(self.count, f"the gradients overflow {self.model.dtype}", x, labels, context.samples)
         return value, whole
 
-    def _passes(self, x: Array, labels: Array, context: Context, scale: float) -> Array:
-        value, self.logits = forward_backward(self.model, x, labels, context, self.loss, self.loss_options,
-                                              self.accumulate, scale)
+    def _forward_backward(self, x: Array, labels: Array, context: Context, scale: float) -> tuple[Array, Array]:
+        return forward_backward(self.model, x, labels, context, self.loss, self.loss_options, self.accumulate, scale)
+
+    def _checked_passes(self, x: Array, labels: Array, context: Context, scale: float) -> Array:
+        value, self.logits = self._passes(x, labels, context, scale)
         value = to_numpy(value)
         if not np.isfinite(value):
             if labels.dtype.kind in "iu":  # kernels on a GPU do not look: it would make the host wait
                 require_labels(self.loss, labels, *self.logits.shape)
             raise NonFiniteError(self.count, explain(self.model, x, context), x, labels, context.samples)
         return value
-
-    def _put_back(self, kept: list[Array]) -> None:
-        for running, before in zip(self._statistics, kept, strict=True):
-            running[...] = before
 
     def _rate(self) -> float:
         lr = self.schedule(self.count)

@@ -14,6 +14,7 @@ import numpy as np
 import strict_arrays
 from strict_arrays import StrictArray
 
+from emulator import recording
 from emulator.build import emulator as library
 
 
@@ -27,6 +28,7 @@ def watched(shape: Any, dtype: Any) -> np.ndarray:
         raise MemoryError(f"{nbytes} bytes of emulated memory")
     memory = (ctypes.c_char * nbytes).from_address(at)
     weakref.finalize(memory, library().fn_free, at).atexit = False
+    recording.keep(memory)
     return np.frombuffer(memory, np.uint8).view(dtype).reshape(shape) if nbytes else np.empty(shape, dtype)
 
 
@@ -38,7 +40,11 @@ class EmulatedArray(StrictArray):
 
     def __getattr__(self, name: str) -> Any:
         found = super().__getattr__(name)
-        return _lifted(found) if callable(found) else _emulated(found)
+        return _lifted(name, found) if callable(found) else _emulated(found)
+
+    def get(self) -> np.ndarray:
+        recording.refuse("get")
+        return super().get()
 
     @property
     def pointer(self) -> int:
@@ -67,24 +73,28 @@ def _emulated(x: Any) -> Any:
     return x
 
 
-def _lifted(function):
+def _lifted(name, function):
     def call(*args, **kwargs):
+        recording.refuse(name)
         for x in (*args, *kwargs.values()):
             if type(x) is StrictArray:
                 raise TypeError("a strict array is mixed with an emulated one (on a GPU this would fail)")
-        return _emulated(function(*args, **kwargs))
+        found = function(*args, **kwargs)
+        if recording.active() and name in recording.VIEWS and found._raw.base is None:
+            raise recording.RecordingError(f"{name} makes a copy")
+        return _emulated(found)
     return call
 
 
 def _lifted_function(name, found):
     as_it_is = name.startswith("__") or isinstance(found, type) or not callable(found)
-    return found if as_it_is else _lifted(found)
+    return found if as_it_is else _lifted(name, found)
 
 
 for _name, _method in vars(StrictArray).items():
     if callable(_method) and _name not in ("__init__", "__getattr__", "__array__", "__array_function__", "__repr__",
                                            "__array_namespace__", "get"):
-        setattr(EmulatedArray, _name, _lifted(_method))
+        setattr(EmulatedArray, _name, _lifted(_name, _method))
 
 
 class _Namespace(type(strict_arrays.NAMESPACE)):  # type: ignore[misc]

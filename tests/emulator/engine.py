@@ -2,13 +2,15 @@
 
 import contextlib
 import ctypes
+import functools
 import threading
+from typing import NamedTuple
 
 import numpy as np
 
-from emulator import build
+from emulator import build, recording
 from emulator.arrays import EmulatedArray
-from fastnet import backend
+from fastnet import backend, graphs
 from fastnet.kernels.cuda import _launch
 
 COPIES = {"late": 0, "early": 1, "random": 2}
@@ -36,6 +38,14 @@ def schedule(seed: int, copies: str):
         _forced.clear()
 
 
+class Region(NamedTuple):
+    """The memory of an array that a kernel was given."""
+
+    name: str
+    pointer: int
+    nbytes: int
+
+
 def engine(source, name, storage):
     """A kernel compiled with g++. What is returned raises EmulationError for what a card would not forgive."""
     library = build.kernels(source, storage)
@@ -43,51 +53,56 @@ def engine(source, name, storage):
     parameters = _launch.declarations(source)[name].parameters
 
     def function(grid, threads, arguments, shared):
-        global _launches
-        with _lock:
-            _launches += 1
-            seed = _forced.get("seed", _launches)
-            copies = _forced.get("copies", list(COPIES)[_launches % 3])
-            how = build.Launch((ctypes.c_uint * 3)(*grid), (ctypes.c_uint * 3)(threads, 1, 1), seed, COPIES[copies],
-                               shared)
-            held = [np.uintp(a.pointer) if isinstance(a, EmulatedArray) else np.uintp(0) if a is None else a
-                    for a in arguments]
-            boxes = [np.array(value) for value in held]
-            pointers = (ctypes.c_void_p * max(1, len(boxes)))(*[box.ctypes.data for box in boxes])
-            wrong = build.emulator().fn_launch(ctypes.byref(how), call, pointers)
-            before = ctypes.c_int()
-            touched = build.emulator().fn_overrun(ctypes.byref(before))
-            after = f"(seed {seed}, copies {copies})"
-            if wrong:
-                raise EmulationError(f"{name}: {wrong.decode()}{_fault(how, library, arguments, parameters)} {after}")
-            if touched:
-                raise EmulationError(f"{name}: a store {'before' if before.value else 'behind'} "
-                                     f"{_named(touched, arguments, parameters)} {after}")
+        regions = [Region(p.name, a.pointer, a.nbytes) for a, p in zip(arguments, parameters, strict=True)
+                   if isinstance(a, EmulatedArray)]
+        held = [np.uintp(a.pointer) if isinstance(a, EmulatedArray) else np.uintp(0) if a is None else a
+                for a in arguments]
+        launch = functools.partial(_run, name, library, call, grid, threads, held, shared, regions)
+        if not recording.launched(launch):
+            launch()
 
     return function
 
 
-def _fault(how, library, arguments, parameters):
+def _run(name, library, call, grid, threads, held, shared, regions):
+    """Run a kernel on arguments that are NumPy numbers, addresses among them."""
+    global _launches
+    with _lock:
+        _launches += 1
+        seed = _forced.get("seed", _launches)
+        copies = _forced.get("copies", list(COPIES)[_launches % 3])
+        how = build.Launch((ctypes.c_uint * 3)(*grid), (ctypes.c_uint * 3)(threads, 1, 1), seed, COPIES[copies], shared)
+        boxes = [np.array(value) for value in held]
+        pointers = (ctypes.c_void_p * max(1, len(boxes)))(*[box.ctypes.data for box in boxes])
+        wrong = build.emulator().fn_launch(ctypes.byref(how), call, pointers)
+        before = ctypes.c_int()
+        touched = build.emulator().fn_overrun(ctypes.byref(before))
+        after = f"(seed {seed}, copies {copies})"
+        if wrong:
+            raise EmulationError(f"{name}: {wrong.decode()}{_fault(how, library, regions)} {after}")
+        if touched:
+            raise EmulationError(f"{name}: a store {'before' if before.value else 'behind'} "
+                                 f"{_named(touched, regions)} {after}")
+
+
+def _fault(how, library, regions):
     """Where the fault was, and which array is the nearest."""
     if how.fault_at is None or not (line := build.line_of(library, how.fault_at)):
         return ""
-    arrays = [(abs(how.fault_address - edge), how.fault_address - a.pointer, a, p) for a, p in
-              zip(arguments, parameters, strict=True) if isinstance(a, EmulatedArray)
-              for edge in (a.pointer, a.pointer + a.nbytes)] if how.fault_address else []
-    if not arrays:
+    if how.fault_address is None or not regions:
         return f" at {line}"
-    _, offset, array, parameter = min(arrays, key=lambda row: row[0])
-    return f" at {line}: byte {offset} of {parameter.name}, which has {array.nbytes}"
+    nearest = min(regions, key=lambda r: min(abs(how.fault_address - r.pointer),
+                                             abs(how.fault_address - r.pointer - r.nbytes)))
+    return f" at {line}: byte {how.fault_address - nearest.pointer} of {nearest.name}, which has {nearest.nbytes}"
 
 
-def _named(address, arguments, parameters):
-    for a, p in zip(arguments, parameters, strict=True):
-        if isinstance(a, EmulatedArray) and a.pointer <= address < a.pointer + max(1, a.nbytes):
-            return p.name
-    return "an array that is no argument"
+def _named(address, regions):
+    return next((r.name for r in regions if r.pointer <= address < r.pointer + max(1, r.nbytes)),
+                "an array that is no argument")
 
 
 def install() -> None:
     """Make the CUDA kernels run on emulated arrays."""
     _launch.ENGINES["emulated"] = engine
     backend.ORDER["emulated"] = ("cuda", "reference")
+    graphs.RECORDERS["emulated"] = recording.Recorder
