@@ -131,6 +131,16 @@ def call(name: str, *arrays: Array | None, **options: Any) -> Any:
     return pair(name, *arrays, **options).run(*arrays, **options)
 
 
+def keep_books(name: str, *arrays: Array, **options: Any) -> Any:
+    """`call` for a function of a few plain array operations: in main memory NumPy itself does them, whatever is forced.
+
+    They have kernels for GPUs alone, where all of a step has to be kernels to be recorded (`fastnet.graphs`).
+    """
+    if array_module(arrays[0]) is np:
+        return module("reference", name).run(*arrays, **options)  # type: ignore[union-attr]
+    return call(name, *arrays, **options)
+
+
 @contextlib.contextmanager
 def on_compilation(callback: Callable[[str], None]) -> Iterator[None]:
     """Inside the block, call `callback(kernel name)` whenever a kernel has to be compiled (not read from the cache)."""

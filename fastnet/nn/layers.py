@@ -127,8 +127,8 @@ class BatchNorm(Layer):
     def track(self, mean: Array, var: Array, count: int) -> None:
         """Move the running statistics towards those of a batch of `count` values a channel."""
         correction = count / (count - 1) if self.unbiased and count > 1 else 1.0
-        backend.call("track_statistics", self.statistics_here["running_mean"], self.statistics_here["running_var"],
-                     mean, var, decay=self.stat_decay, correction=correction)
+        backend.keep_books("track_statistics", self.statistics_here["running_mean"],
+                           self.statistics_here["running_var"], mean, var, decay=self.stat_decay, correction=correction)
 
     def output_shape(self, shape: Shape) -> Shape:
         if not shape or shape[-1] != self.num_features:

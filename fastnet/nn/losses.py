@@ -54,11 +54,11 @@ def forward_backward(model: Sequential, x: Array, labels: Array, context: Contex
         for start, stop in itertools.pairwise(ends):
             here = context if parts == 1 else replace(context, samples=_part(context.samples, start, stop))
             y, back = model(x[start:stop], here)
-            wide = y if y.dtype == store.dtype else backend.call("cast", y, dtype=store.dtype)
+            wide = y if y.dtype == store.dtype else backend.keep_books("cast", y, dtype=store.dtype)
             value, loss_back = backend.run(loss, wide, labels[start:stop], **loss_options)
             share = (stop - start) / len(x) if parts > 1 else 1.0
             dy = loss_back(scale * share, (True, False))[0]
-            back(dy if dy.dtype == y.dtype else backend.call("cast", dy, dtype=y.dtype), False)
+            back(dy if dy.dtype == y.dtype else backend.keep_books("cast", dy, dtype=y.dtype), False)
             total = value if parts == 1 else total + share * value
             logits.append(wide)
     store.finish_gradients()

@@ -41,7 +41,7 @@ class Parameter:
         """Add to the gradient; the first one since the reset is written over the old, which saves zeroing it."""
         if self.pending:
             if gradient is not self.grad:
-                backend.call("write", self.grad, gradient)
+                backend.keep_books("write", self.grad, gradient)
             self.pending = False
         else:
             self.grad += gradient
