@@ -9,7 +9,7 @@ import pytest
 from emulator import arrays as emulated
 from emulator import engine, recording
 from emulator.arrays import emulated as moved
-from placed import host
+from placed import dropout_net, host
 from test_emulated_training import resnet
 from tiny import bits
 
@@ -101,7 +101,18 @@ def test_a_number_that_is_baked_in_shows(monkeypatch):
     assert found(graph=True) != ordinary
 
 
-def test_what_is_no_kernel_cannot_be_recorded(monkeypatch):
+def test_masks_of_dropout_are_those_of_the_epoch(monkeypatch):
+    def found(**options):
+        *all_but_step, _ = trained(lambda: dropout_net(device="emulated"), (6,) * 8, (0,) * 4 + (1,) * 4, **options)
+        return all_but_step
+
+    ordinary = found()
+    assert found(graph=True) == ordinary
+    monkeypatch.setattr(GraphedPasses, "_baked", lambda *_: None)
+    assert found(graph=True) != ordinary
+
+
+def test_what_is_no_kernel_cannot_be_recorded():
     x = moved(np.ones((4, 8), np.float32))
     recorder = recording.Recorder()
     for work, name in ((lambda: x + x, "__add__"), (lambda: x.sum(), "sum"), (lambda: float(x[0, 0]), "__float__"),
