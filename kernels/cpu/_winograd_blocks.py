@@ -17,6 +17,7 @@ from fastnet.kernels.cpu._jit import kernel
 from fastnet.kernels.cpu._products import CHANNELS, PANEL, ROWS, product, product_of_tiles
 from fastnet.kernels.cpu._simd import zero_entries
 from fastnet.kernels.cpu._vector import BYTES
+from fastnet.kernels.cpu._winograd_filters import GAP
 from fastnet.kernels.cpu._winograd_transforms import Tiling, inputs, output_gradients, outputs, phases_at
 
 PART = 2 * ROWS  # tiles that are transformed as a unit
@@ -103,7 +104,8 @@ def products(arrays, numbers, rows, vectors, number, thread):
     if first <= phase < stop:
         first, stop = phases_at(point, p.side, p.in_phases)
         depth = p.in_phases * p.channels
-        of = (point * p.out_phases + phase) * depth * p.features + k * depth + first * p.channels * width
+        of = (point * (p.out_phases * depth * p.features + GAP) + phase * depth * p.features + k * depth
+              + first * p.channels * width)
         product(v, (thread * p.own * points + point) * p.v_step + first * p.channels * p.block, p.block,
                 min(p.block, p.tiles - block * p.block), (stop - first) * p.channels, u, of, width // lanes, m, to)
     else:

@@ -15,6 +15,8 @@ from fastnet.kernels.cpu._vector import BYTES, LANES, splat
 from fastnet.kernels.cpu._winograd_matrices import transform_filter, transform_filter_gradient
 from fastnet.kernels.cpu._winograd_transforms import leave_out, phases_at, single, table
 
+GAP = 1040  # entries between points, more than a page: else the lines of all points share a few sets of the caches, and
+            # 512 channels take twice as long
 ROWS = 16  # channels whose filters a thread transforms in a row: 16 x 4 vectors, side by side, are a page of memory
 
 
@@ -30,11 +32,12 @@ class _Plan(NamedTuple):
 def filters(w, side, in_phases, out_phases, rotated):
     """u = G g G^T for each filter g of w (3, 3, C, K), first rotated by 180 degrees if so asked.
 
-    C and K fill vectors. u is (side^2, phases of the output, panels of K, phases of the input, C, panel), as
-    `_products` wants it; where a phase lacks a point, nothing is written.
+    C and K fill vectors. A row of u, of which there are side^2, is (phases of the output, panels of K, phases of the
+    input, C, panel), as `_products` wants it, and `GAP` entries that mean nothing; where a phase lacks a point, nothing
+    is written.
     """
     channels, features = w.shape[2:]
-    u = empty((side**2, out_phases, in_phases * channels, features), w.dtype)
+    u = empty((side**2, out_phases * in_phases * channels * features + GAP), w.dtype)
     units = -(-features // (PANEL * LANES[w.dtype])) * -(-channels // ROWS)
     _filters(units, u.size, (w, u), (_Plan(channels, features, in_phases, out_phases, rotated),), (side, 0))
     return u
@@ -85,7 +88,7 @@ def _filters(arrays, numbers, side, vectors, unit, thread):
         start = first * rows + (phase * p.channels * width if p.in_phases > 1 else phase * rows * p.features)
         for c in range(part * ROWS, min(p.channels, (part + 1) * ROWS)):
             _taps(w, p, side, c, phase, phases, zeros, sources)
-            table(u, start + c * width, p.out_phases * rows * p.features, targets)
+            table(u, start + c * width, p.out_phases * rows * p.features + GAP, targets)
             leave_out(phase, phases, side, targets)
             for k in range(0, width, lanes):
                 transform_filter(w, side, sources, (first + k) * w.itemsize, targets, k * w.itemsize,
