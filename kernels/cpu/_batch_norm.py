@@ -62,8 +62,9 @@ def forward(kind, x, gamma, beta, shortcut, eps):
     plan = _plan(x.shape, x.dtype)
     found = empty((SUMS + 2 * plan.blocks, plan.line), x.dtype)
     found[EPS] = eps
-    steps = (_sums, plan.blocks), (_statistics, 1), (_normalise, plan.blocks)
-    return _forward(kind, steps, x, contiguous(gamma), contiguous(beta), found, shortcut, plan)
+    tile = kind, LANES[x.dtype]
+    steps = (_sums, tile, plan.blocks), (_statistics, tile, 1), (_normalise, tile, plan.blocks)
+    return _forward(steps, kind, x, contiguous(gamma), contiguous(beta), found, shortcut, plan)
 
 
 def forward_fixed(kind, x, gamma, beta, mean, var, shortcut, eps):
@@ -72,13 +73,13 @@ def forward_fixed(kind, x, gamma, beta, mean, var, shortcut, eps):
     found = zeros((SUMS, plan.line), x.dtype)
     rstd = 1 / np.sqrt(var + eps)
     found[:EPS, : plan.channels] = mean, var, rstd, gamma * rstd, beta
-    return _forward(kind, ((_normalise, plan.blocks),), x, None, None, found, shortcut, plan)
+    return _forward([(_normalise, (kind, LANES[x.dtype]), plan.blocks)], kind, x, None, None, found, shortcut, plan)
 
 
-def _forward(kind, steps, x, gamma, beta, found, shortcut, plan):
+def _forward(steps, kind, x, gamma, beta, found, shortcut, plan):
     x_rows, y = as_rows(x), empty(x.shape, x.dtype)
     beside = None if shortcut is None else contiguous(shortcut)
-    run_in_order(steps, 4 * x.size, (x_rows, gamma, beta, found, beside, y), (plan,), (kind, LANES[x.dtype]))
+    run_in_order(steps, 4 * x.size, (x_rows, gamma, beta, found, beside, y), (plan,))
     return y, (x_rows, found, y if kind == ADD_RELU else None, plan)
 
 
@@ -95,10 +96,11 @@ def backward(kind, dy, cache, needs_x, fixed=False):
     of_parameters = empty((2, plan.channels), dy.dtype)
     factors = empty((GRADIENT_SUMS + 2 * plan.blocks, plan.line), dy.dtype)
     arrays = (contiguous(dy), x_rows, found, factors, of_parameters, y, masked, dx)
-    steps = [(_gradient_sums, plan.blocks), (_factors, 1), (_no_factors, 1), (_dx, plan.blocks)]
+    tile = kind, LANES[dy.dtype]
+    steps = [(_gradient_sums, tile, plan.blocks), (_factors, tile, 1), (_no_factors, tile, 1), (_dx, tile, plan.blocks)]
     if not fixed:
         del steps[2]
-    run_in_order(steps if needs_x else steps[:2], 4 * dy.size, arrays, (plan,), (kind, LANES[dy.dtype]))
+    run_in_order(steps if needs_x else steps[:2], 4 * dy.size, arrays, (plan,))
     return dx, *of_parameters, masked
 
 

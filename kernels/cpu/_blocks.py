@@ -62,21 +62,20 @@ class BlockKernel:
         return self._compiled[kind].address
 
 
-def run_in_order(steps: Any, work: int, arrays: Any, numbers: Any, tile: tuple[int, int] = (0, 0)) -> None:
-    """Run (block kernel, blocks) after (block kernel, blocks), on the same arrays and numbers, in one call.
+def run_in_order(steps: Any, work: int, arrays: Any, numbers: Any) -> None:
+    """Run (block kernel, tile, blocks) after (block kernel, tile, blocks), on the same arrays and numbers, in one call.
 
     Each step sees all that the one before it wrote; one of a single block runs on the thread that calls.
     """
     if rehearsing():
         return
-    addresses = _addresses(tuple(steps), arrays[0].dtype, tile)
-    places, record = _places(arrays), _record(numbers)
-    _steps.sized(work)(addresses, ctypes.addressof(places), ctypes.addressof(record), *tile)
+    functions, places, record = _functions(tuple(steps), arrays[0].dtype), _places(arrays), _record(numbers)
+    _steps.sized(work)(functions, ctypes.addressof(places), ctypes.addressof(record))
 
 
 @functools.lru_cache(maxsize=1024)
-def _addresses(steps: Any, dtype: np.dtype, tile: tuple[int, int]) -> np.ndarray:
-    return np.array([(step.address(dtype, tile), blocks) for step, blocks in steps], np.intp)
+def _functions(steps: Any, dtype: np.dtype) -> np.ndarray:
+    return np.array([(kernel.address(dtype, tile), *tile, blocks) for kernel, tile, blocks in steps], np.intp)
 
 
 def in_turn(stages: Any, blocks: int, row: int, work: int, arrays: Any, numbers: Any) -> None:
@@ -87,9 +86,7 @@ def in_turn(stages: Any, blocks: int, row: int, work: int, arrays: Any, numbers:
     """
     if rehearsing():
         return
-    dtype = arrays[0].dtype
-    functions = np.array([(kernel.address(dtype, tile), *tile, units) for kernel, tile, units in stages], np.intp)
-    places, record = _places(arrays), _record(numbers)
+    functions, places, record = _functions(tuple(stages), arrays[0].dtype), _places(arrays), _record(numbers)
     _loop_in_turn.sized(work)(blocks, row, functions, ctypes.addressof(places), ctypes.addressof(record))
 
 
@@ -119,9 +116,9 @@ def _loop(blocks, function, arrays, numbers, rows, vectors):
 
 
 @parallel_kernel()
-def _steps(addresses, arrays, numbers, rows, vectors):
-    for step in range(len(addresses)):
-        function, blocks = addresses[step]
+def _steps(functions, arrays, numbers):
+    for step in range(len(functions)):
+        function, rows, vectors, blocks = functions[step]
         if blocks == 1:
             _call(function, arrays, numbers, rows, vectors, 0, 0)
         else:

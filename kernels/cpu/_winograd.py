@@ -27,7 +27,7 @@ import numpy as np
 
 from fastnet.arrays import contiguous, empty, given, zeros
 from fastnet.kernels.cpu import _winograd_blocks as compiled
-from fastnet.kernels.cpu._blocks import in_turn
+from fastnet.kernels.cpu._blocks import in_turn, run_in_order
 from fastnet.kernels.cpu._geometry import Images
 from fastnet.kernels.cpu._products import ROWS
 from fastnet.kernels.cpu._vector import LANES
@@ -126,9 +126,11 @@ def _tiling_of_dx(x_shape, g):
 def _convolved(x, u, bias, shape, side, tiling, in_phases, out_phases):
     """y of this shape from x and transformed filters; channels fill vectors."""
     y = empty(shape, x.dtype)
-    cached = u.size <= FILTERS
-    plan = _plan(shape, x.shape[3], tiling, side, in_phases, out_phases, CACHED if cached else WHOLE)
-    plan = plan._replace(own=int(cached))
+    plan = _plan(shape, x.shape[3], tiling, side, in_phases, out_phases, CACHED)
+    if u.size <= FILTERS and _blocks(plan) > 1:
+        plan = _evened(plan)
+    else:
+        plan = _plan(shape, x.shape[3], tiling, side, in_phases, out_phases, WHOLE)._replace(own=0)
     transforms, panels, _ = units(plan, LANES[x.dtype])
     _run([(compiled.transform_inputs, (side, 0), transforms), (compiled.products, (0, 0), panels),
           (compiled.transform_outputs, (side, 0), transforms)], x, u, y, bias, tiling, plan)
@@ -139,11 +141,24 @@ def _plan(shape, channels, tiling, side, in_phases, out_phases, entries):
     """The plan for y of this shape, and blocks of about so many entries of transformed tiles."""
     n, out_h, out_w, features = shape
     count = n * tiling.down * tiling.across
-    wide_in, wide_out = in_phases * channels, out_phases * features
-    block = min(count, max(ROWS, entries // (side**2 * (wide_in + wide_out))))
-    block = -(-block // ROWS) * ROWS
-    return Plan(out_h, out_w, channels, features, in_phases, out_phases, side, count, block, block * wide_in + 16,
-                block * wide_out + 16, 1)
+    block = min(count, max(ROWS, entries // (side**2 * (in_phases * channels + out_phases * features))))
+    plan = Plan(out_h, out_w, channels, features, in_phases, out_phases, side, count, 0, 0, 0, 1)
+    return _cut(plan, -(-block // ROWS) * ROWS)
+
+
+def _evened(plan):
+    """The plan with blocks that threads can share evenly: with few of them, a power of two."""
+    blocks = _blocks(plan)
+    if blocks >= CHUNKS:
+        return plan
+    block = -(-plan.tiles // (1 << (blocks - 1).bit_length()))
+    return _cut(plan, -(-block // ROWS) * ROWS)
+
+
+def _cut(plan, block):
+    """The plan with blocks of so many tiles, and buffers for one of them."""
+    return plan._replace(block=block, v_step=block * plan.in_phases * plan.channels + 16,
+                         m_step=block * plan.out_phases * plan.features + 16)
 
 
 def _blocks(plan):
@@ -161,8 +176,7 @@ def _run(stages, x, u, y, bias, tiling, plan):
         in_turn(stages, _blocks(plan), plan.row, work, arrays, (images, tiling, plan))
         return
     for block in range(_blocks(plan)):
-        for kernel, tile, count in stages:
-            kernel(count, work, arrays, (images, tiling, plan._replace(first=block)), tile)
+        run_in_order(stages, work, arrays, (images, tiling, plan._replace(first=block)))
 
 
 def _whole_vectors(x, axes):
