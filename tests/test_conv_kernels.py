@@ -130,6 +130,7 @@ def test_small_maps_equal_the_reference(shape, w_shape, options, dtype, kernel):
     ((1, 4, 4, 96), (3, 3, 96, 128), {"pad": 1}), ((1, 1, 1, 200), (1, 1, 200, 64), {}),
     ((1, 9, 7, 16), (5, 3, 16, 48), {"pad": (2, 1), "dilation": (1, 2)}),  # three vectors of outputs
     ((2, 13, 12, 20), (3, 3, 20, 80), {"pad": 2, "stride": (2, 1), "conv_algorithm": "direct"}),  # places in parts
+    ((2, 4, 4, 512), (1, 1, 512, 64), {}),  # as many slices as there may be
     ((1, 3, 3, 40), (3, 3, 40, 64), {"pad": 1, "stride": 2}),  # slices of a row, of which the last is short
     ((2, 8, 8, 33), (1, 1, 33, 32), {"stride": 2})])
 def test_few_places_equal_the_reference(shape, w_shape, options, dtype, kernel):
