@@ -12,8 +12,6 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 from unittest import mock
 
-import numpy as np
-
 from fastnet import backend, shapes
 from fastnet.bench.sizes import parameters
 from fastnet.nn.summary import align
@@ -42,7 +40,7 @@ def profile(step: Callable[[], object], seconds: float = 1.0, least: int = 3) ->
     Steps are taken for so many seconds, at least `least` and at most 50; two before are not counted. The faster half
     of them is averaged: what else the machine did then has the least share in it.
     """
-    watch = _Watch()
+    watch = Watch()
     with mock.patch.object(backend, "pair", watch.pair):
         step()
         watch.forget()
@@ -66,7 +64,7 @@ def profile(step: Callable[[], object], seconds: float = 1.0, least: int = 3) ->
 
 def needed(call: Callable[[], object]) -> tuple[int, int]:
     """The operations and bytes that the ops and functions which `call` runs need."""
-    watch = _Watch()
+    watch = Watch()
     with mock.patch.object(backend, "pair", watch.pair):
         call()
     operations, nbytes = zip(*watch.needed.values(), strict=True)
@@ -86,8 +84,8 @@ def table(parts: Sequence[Part], gemm: float, copy: float) -> str:
     return align(rows, right=tuple(range(1, 7)))
 
 
-class _Watch:
-    """Takes the place of `backend.pair`: what it returns is timed."""
+class Watch:
+    """Takes the place of `backend.pair`: what it returns is timed, by `timed`, and what it needs goes to `need`."""
 
     def __init__(self) -> None:
         self._pair = backend.pair
@@ -115,20 +113,20 @@ class _Watch:
 
         def forward(*arrays: Any, **options: Any) -> Any:
             nonlocal products
-            y, cache = self._timed(f"{label} forward", module.forward, *arrays, **options)
+            y, cache = self.timed(f"{label} forward", module.forward, *arrays, **options)
             products = 0 if w is None else 2 * _outputs(name, x, w, y, options) * w.size // w.shape[-1]
             products += sum(2 * len(x) * layer.features * layer.outputs for layer in layers)
-            self._need(f"{label} forward", products, read + y.nbytes)
+            self.need(f"{label} forward", products, read + y.nbytes)
             return y, cache
 
         def backward(dy: Any, cache: Any, needs: Any = None, into: Any = None) -> Any:
             back, more = (module.backward, ()) if into is None else (module.backward_into, (into,))
             needs = needs or (True,) * len(given)
             if name != "conv2d":
-                gradients = self._timed(f"{label} backward", back, dy, cache, needs, *more)
+                gradients = self.timed(f"{label} backward", back, dy, cache, needs, *more)
                 factors = sum(bool(need) for key, need in zip(given, needs, strict=False)
                               if key in ("x", "w", "vector"))
-                self._need(f"{label} backward", factors * products,
+                self.need(f"{label} backward", factors * products,
                            _bytes(dy) + _bytes(gradients) - idle + min(read, _bytes(cache)))
                 return gradients
             found: list[Any] = []  # one gradient at a time, to tell them apart
@@ -136,30 +134,30 @@ class _Watch:
                 found.append(None)
                 if needs[i]:
                     alone = tuple(j == i for j in range(3))
-                    found[i] = self._timed(f"{label} d{key}", back, dy, cache, alone, *more)[i]
-                    self._need(f"{label} d{key}", 0 if other is None else products,
+                    found[i] = self.timed(f"{label} d{key}", back, dy, cache, alone, *more)[i]
+                    self.need(f"{label} d{key}", 0 if other is None else products,
                                _bytes(dy) + _bytes(found[i]) + _bytes(other))
             return tuple(found)
 
         def run(*arrays: Any, **options: Any) -> Any:
-            found = self._timed(f"{label} run", module.run, *arrays, **options)
+            found = self.timed(f"{label} run", module.run, *arrays, **options)
             products = [2 * len(x) * layer.features * layer.outputs for layer in layers]
             operations = 3 * sum(products) - sum(products[:1])  # both ways, without dx of the first
-            self._need(f"{label} run", operations, read + _bytes(found))
+            self.need(f"{label} run", operations, read + _bytes(found))
             return found
 
         public = {key: value for key, value in vars(module).items() if not key.startswith("_")}
         replaced = {"forward": forward, "backward": backward, "backward_into": backward, "run": run}
         return SimpleNamespace(**public | {key: replaced[key] for key in replaced.keys() & public.keys()})
 
-    def _timed(self, name: str, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    def timed(self, name: str, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         started = time.perf_counter()
         found = function(*arguments, **options)
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
         self.calls[name] = self.calls.get(name, 0) + 1
         return found
 
-    def _need(self, name: str, operations: int, nbytes: int) -> None:
+    def need(self, name: str, operations: int, nbytes: int) -> None:
         before = self.needed.get(name, (0, 0))
         self.needed[name] = (before[0] + operations, before[1] + nbytes)
 
@@ -180,6 +178,6 @@ def _size(shape: tuple[int, ...]) -> str:
 
 def _bytes(thing: Any) -> int:
     """Of all arrays in it."""
-    if isinstance(thing, np.ndarray):
-        return thing.nbytes
-    return sum(map(_bytes, thing)) if isinstance(thing, (tuple, list)) else 0
+    if isinstance(thing, (tuple, list)):
+        return sum(map(_bytes, thing))
+    return getattr(thing, "nbytes", 0)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fastnet.bench.ceilings import Rates
-from fastnet.bench.result import FLOAT32, Result, added, number
+from fastnet.bench.result import FLOAT32, Result, added, markdown, number
 
 HERE = Path(__file__).parent
 README, RECORD = HERE.parent / "README.md", HERE / "results" / "steps-cpu.json"
@@ -26,11 +26,11 @@ def section(record: Mapping[str, Any]) -> str:
     speed = Rates(**record["rates"][str(record["threads"])])
     full = [r for title in list(sections)[:FULL] for r in sections[title]]
     rest = [(title, r) for title in list(sections)[FULL:] for r in sections[title]]
-    text = _table(("workload", "batch", "ms", "PyTorch's time / ours", "the same, bf16", "GFLOP/s", "of GEMM",
-                   "peak MiB", "PyTorch's"), [_full(r, speed.gemm) for r in full])
+    text = markdown(("workload", "batch", "ms", "PyTorch's time / ours", "the same, bf16", "GFLOP/s", "of GEMM",
+                     "peak MiB", "PyTorch's"), [_full(r, speed.gemm) for r in full])
     if rest:
-        text += "\n" + _table(("", "workload", "batch", "ms", "PyTorch's time / ours", "the same, bf16"),
-                              [(title, r.name, str(r.batch_size), _milliseconds(r), *_ratios(r)) for title, r in rest])
+        rows = [(title, r.name, str(r.batch_size), _milliseconds(r), *_ratios(r)) for title, r in rest]
+        text += "\n" + markdown(("", "workload", "batch", "ms", "PyTorch's time / ours", "the same, bf16"), rows)
     notes = (f"{record['machine']}, {record['threads']} threads: {speed}; "
              f"{', '.join(f'{name} {version}' for name, version in record['versions'].items())}.")
     if any(r.memory for r in full):
@@ -61,13 +61,6 @@ def _milliseconds(r: Result) -> str:
 
 def _ratios(r: Result) -> tuple[str, str]:
     return number(r.ratio(*FLOAT32)), number(r.ratio("bf16"))
-
-
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    """Without the columns that hold nothing."""
-    kept = [i for i in range(len(head)) if any(row[i] != "-" for row in rows)]
-    lines = [[line[i] for i in kept] for line in (head, ("---",) * len(head), *rows)]
-    return "".join(f"| {' | '.join(line)} |\n".replace("|  |", "| |") for line in lines)
 
 
 def main() -> None:

@@ -92,6 +92,13 @@ def table(results: Iterable[Result], ceiling: float) -> str:
     return align([tuple(row) for row in (heads, *rows)], right=tuple(range(1, len(heads))))
 
 
+def markdown(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    """A table in Markdown, without the columns that hold nothing."""
+    kept = [i for i in range(len(head)) if any(row[i] != "-" for row in rows)]
+    lines = [[line[i] for i in kept] for line in (head, ("---",) * len(head), *rows)]
+    return "".join(f"| {' | '.join(line)} |\n".replace("|  |", "| |") for line in lines)
+
+
 def number(value: float, unit: str = "") -> str:
     return "-" if math.isnan(value) else f"{value:.2f}{unit}"
 

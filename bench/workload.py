@@ -53,8 +53,8 @@ class Workload(NamedTuple):
         return 2 * samples * sum(row.macs_forward + (0 if self.kind == "inference" else row.macs_backward)
                                  for row in summarize(self.build(), self.image))
 
-    def build(self, dtype: str = "float32") -> Sequential:
-        return fn.build(self.name, dtype=dtype, **{**fitting(self.name, self.image), **self.options})
+    def build(self, dtype: str = "float32", device: str = "cpu") -> Sequential:
+        return fn.build(self.name, dtype=dtype, device=device, **{**fitting(self.name, self.image), **self.options})
 
     def batch(self, size: int | None = None, dtype: Any = np.float32) -> tuple[np.ndarray, np.ndarray]:
         """Random images (N, H, W, C) or (N, D), as the model takes them, and labels."""
