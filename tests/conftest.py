@@ -40,3 +40,15 @@ def without(monkeypatch):
 
         monkeypatch.setattr(builtins, "__import__", imported)
     return hide
+
+
+@pytest.fixture
+def emulated_device(monkeypatch):
+    """A device called "emulated", on which the CUDA kernels run without a GPU."""
+    pytest.importorskip("numba_cuda", reason="the extra gpu-test is not installed")  # optimizers ask it
+    from emulator import arrays, engine
+
+    from fastnet import devices
+
+    monkeypatch.setitem(devices.LIBRARIES, "emulated", lambda: arrays.NAMESPACE)
+    engine.install()

@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 from emulator import arrays as emulated
-from emulator import engine
 from placed import MODELS, SMALL, batch, dropout_net, fit, host, strict_device  # noqa: F401
 from strict_arrays import NAMESPACE, StrictArray, strict
 from tiny import bits, dataset, interrupting, saved, untimed
@@ -163,12 +162,6 @@ def test_weights_of_pytorch_go_in_and_out(tmp_path):
 
 
 # --- with the CUDA kernels, on the emulator ---
-
-@pytest.fixture
-def emulated_device(monkeypatch):
-    monkeypatch.setitem(devices.LIBRARIES, "emulated", lambda: emulated.NAMESPACE)
-    engine.install()
-
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 def test_a_step_runs_on_the_emulator(dtype, emulated_device):

@@ -2,12 +2,10 @@
 
 import numpy as np
 import pytest
-from emulator import arrays as emulated
-from emulator import engine
 from tiny import dataset, interrupting
 
 import fastnet as fn
-from fastnet import backend, devices, plots
+from fastnet import backend, plots
 from fastnet.arrays import to_numpy
 from fastnet.data import Augmentation
 from fastnet.optim import schedules
@@ -17,12 +15,13 @@ from fastnet.train import loop
 WITHOUT_KERNEL = {"augment_batch", "standardize_batch", "sgd_update"}
 
 
+pytestmark = pytest.mark.usefixtures("emulated_device")
+
+
 @pytest.fixture(autouse=True)
-def device(monkeypatch):
-    """A device called "emulated", and no figures, which take longer than these runs."""
-    monkeypatch.setitem(devices.LIBRARIES, "emulated", lambda: emulated.NAMESPACE)
+def no_figures(monkeypatch):
+    """They take longer than these runs."""
     monkeypatch.setattr(plots, "training_curves", lambda history, rates, path, *, title: path.write_bytes(b"figure"))
-    engine.install()
 
 
 def resnet(device, dtype="float32"):

@@ -14,7 +14,7 @@ from test_emulated_training import resnet
 from tiny import bits
 
 import fastnet as fn
-from fastnet import backend, devices, graphs
+from fastnet import backend, graphs
 from fastnet.arrays import floating
 from fastnet.kernels.cuda import cast
 from fastnet.train import step as step_module
@@ -24,10 +24,7 @@ from fastnet.train.passes import GraphedPasses
 STEPS = 5
 
 
-@pytest.fixture(autouse=True)
-def device(monkeypatch):
-    monkeypatch.setitem(devices.LIBRARIES, "emulated", lambda: emulated.NAMESPACE)
-    engine.install()
+pytestmark = pytest.mark.usefixtures("emulated_device")
 
 
 def batch(seed, n=6):
