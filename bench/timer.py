@@ -7,6 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+TURN = 0.03  # seconds, of short calls one after the other
+PAUSE = 0.02  # seconds before a turn, in which the threads of the rival before go to sleep
+
 
 class Timing(NamedTuple):
     """Seconds of one call: the median over the rounds, the quartiles, and how many rounds there were."""
@@ -21,13 +24,15 @@ def alternate(rivals: Mapping[str, Callable[[], object]], seconds: float = 2.0, 
               most: int = 200) -> dict[str, Timing]:
     """Call all rivals in turn until they have had `seconds` each on average, from `least` to `most` times.
 
-    A call that is shorter than 10 ms is repeated within its turn. Two calls of each come before, uncounted: the first
+    Calls shorter than `TURN` are repeated within their turn. Before a turn is a pause: a library's threads go on looking
+    for work for a while after its call, and would take the cores from the next one's. Short calls have one more at the
+    beginning of a turn, uncounted, which wakes their own threads. Two calls of each come before all: the first
     compiles, allocates and fills caches, the second says how long it takes, and counts where all are long.
     """
     for call in rivals.values():
         call()
     first = {name: _timed(call, 1) for name, call in rivals.items()}
-    repeats = {name: max(1, int(0.01 / max(seconds, 1e-7))) for name, seconds in first.items()}
+    repeats = {name: max(1, int(TURN / max(seconds, 1e-7))) for name, seconds in first.items()}
     found = {name: [seconds] if set(repeats.values()) == {1} else [] for name, seconds in first.items()}
     enabled = gc.isenabled()
     gc.collect()
@@ -39,6 +44,9 @@ def alternate(rivals: Mapping[str, Callable[[], object]], seconds: float = 2.0, 
             if rounds >= most or (rounds >= least and spent >= seconds * len(rivals)):
                 break
             for name, call in rivals.items():
+                time.sleep(PAUSE)
+                if repeats[name] > 1:
+                    call()
                 found[name].append(_timed(call, repeats[name]))
     finally:
         if enabled:

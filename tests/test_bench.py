@@ -27,8 +27,8 @@ LENET = {"filters": (2, 3), "hidden": (8,)}
 
 def test_rivals_take_turns():
     order = []
-    found = alternate({"a": lambda: order.append("a") or time.sleep(0.012),
-                       "b": lambda: order.append("b") or time.sleep(0.024)}, seconds=0.05, least=4)
+    found = alternate({"a": lambda: order.append("a") or time.sleep(0.04),
+                       "b": lambda: order.append("b") or time.sleep(0.08)}, seconds=0.15, least=4)
     assert order == ["a", "b"] * (len(order) // 2)
     assert found["a"].rounds == found["b"].rounds == len(order) // 2 - 1 >= 4  # the first calls warm up
     assert found["a"].low <= found["a"].median <= found["a"].high
