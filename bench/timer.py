@@ -24,9 +24,9 @@ def alternate(rivals: Mapping[str, Callable[[], object]], seconds: float = 2.0, 
               most: int = 200) -> dict[str, Timing]:
     """Call all rivals in turn until they have had `seconds` each on average, from `least` to `most` times.
 
-    Calls shorter than `TURN` are repeated within their turn. Before a turn is a pause: a library's threads go on looking
-    for work for a while after its call, and would take the cores from the next one's. Short calls have one more at the
-    beginning of a turn, uncounted, which wakes their own threads. Two calls of each come before all: the first
+    Calls shorter than `TURN` are repeated within their turn. Before a turn is a pause: a library's threads go on
+    looking for work for a while after its call, and would take the cores from the next one's. Short calls have one more
+    at the beginning of a turn, uncounted, which wakes their own threads. Two calls of each come before all: the first
     compiles, allocates and fills caches, the second says how long it takes, and counts where all are long.
     """
     for call in rivals.values():
