@@ -26,6 +26,12 @@ class Hidden(NamedTuple):
     beta: int = ABSENT
     eps: float = 1e-5
 
+    def parameters(self, vector):
+        """Views of w (features, outputs), b (outputs,), gamma and beta (features,), None for what is absent."""
+        w = vector[self.w : self.w + self.features * self.outputs].reshape(self.features, self.outputs)
+        return w, *(None if start == ABSENT else vector[start : start + size] for start, size in (
+            (self.b, self.outputs), (self.gamma, self.features), (self.beta, self.features)))
+
 
 @functools.lru_cache(maxsize=256)
 def fits(layers: tuple[Hidden, ...], size: int) -> bool:

@@ -6,7 +6,6 @@ equations of `fastnet.ops.linear`, `fastnet.ops.perceptron` and `fastnet.ops.sof
 
 from fastnet.arrays import array_module
 from fastnet.ops import linear, perceptron, softmax_cross_entropy
-from fastnet.shapes import ABSENT
 
 
 def run(x, labels, vector, gradient, *, layers, label_smoothing=0.0):
@@ -17,23 +16,17 @@ def run(x, labels, vector, gradient, *, layers, label_smoothing=0.0):
     what the three ops raise.
     """
     first, *rest = layers
-    z, product = linear.forward(x, *_parameters(vector, first))
+    z, product = linear.forward(x, *first.parameters(vector)[:2])
     logits, hidden = perceptron.forward(z, vector, layers=tuple(rest))
     loss, softmax = softmax_cross_entropy.forward(logits, labels, label_smoothing=label_smoothing)
     dlogits, _ = softmax_cross_entropy.backward(array_module(x).ones_like(loss), softmax)
     dz, inner = perceptron.backward(dlogits, hidden)
     for layer in rest:
-        for start, size in zip(layer[2:6], (layer.features * layer.outputs, layer.outputs, layer.features,
-                                            layer.features), strict=True):
-            if start != ABSENT:
-                gradient[start : start + size] = inner[start : start + size]
-    w, b = _parameters(gradient, first)
+        for place, found in zip(layer.parameters(gradient), layer.parameters(inner), strict=True):
+            if place is not None:
+                place[...] = found
+    w, b = first.parameters(gradient)[:2]
     _, w[...], db = linear.backward(dz, product, (False, True, b is not None))
     if b is not None:
         b[...] = db
     return loss, logits, perceptron.statistics(hidden)
-
-
-def _parameters(vector, layer):
-    w = vector[layer.w : layer.w + layer.features * layer.outputs].reshape(layer.features, layer.outputs)
-    return w, None if layer.b == ABSENT else vector[layer.b : layer.b + layer.outputs]

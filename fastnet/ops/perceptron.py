@@ -20,7 +20,7 @@ def forward(x, vector, *, layers):
     _check(x, vector, layers)
     caches, z = [], x
     for layer in layers:
-        w, b, gamma, beta = _parameters(vector, layer)
+        w, b, gamma, beta = layer.parameters(vector)
         y, active = relu.forward(z) if gamma is None else batch_norm_relu.forward(z, gamma, beta, eps=layer.eps)
         z, product = linear.forward(y, w, b)
         caches.append((active, product))
@@ -38,7 +38,7 @@ def backward(dy, cache, needs=None):
     caches, vector, layers = cache
     dvector = array_module(vector).zeros_like(vector)
     for (active, product), layer in zip(reversed(caches), reversed(layers), strict=True):
-        w, b, gamma, beta = _parameters(dvector, layer)
+        w, b, gamma, beta = layer.parameters(dvector)
         dy, w[...], db = linear.backward(dy, product)
         if b is not None:
             b[...] = db
@@ -48,13 +48,6 @@ def backward(dy, cache, needs=None):
             dy, gamma[...], beta[...] = batch_norm_relu.backward(dy, active)
     needs_x, needs_vector = needs or (True, True)
     return dy if needs_x else None, dvector if needs_vector else None
-
-
-def _parameters(vector, layer):
-    """Views of w, b, gamma and beta, None for what is absent."""
-    w = vector[layer.w : layer.w + layer.features * layer.outputs].reshape(layer.features, layer.outputs)
-    return w, *(None if start == ABSENT else vector[start : start + size] for start, size in (
-        (layer.b, layer.outputs), (layer.gamma, layer.features), (layer.beta, layer.features)))
 
 
 def _check(x, vector, layers):

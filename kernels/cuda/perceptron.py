@@ -14,7 +14,7 @@ def supports(x, vector, *, layers):
 def forward(x, vector, *, layers):
     caches, z, vector = [], x, contiguous(vector)
     for layer in layers:
-        w, b, gamma, beta = _parameters(vector, layer)
+        w, b, gamma, beta = layer.parameters(vector)
         y, active = relu.forward(z) if gamma is None else batch_norm_relu.forward(z, gamma, beta, eps=layer.eps)
         z, product = linear.forward(y, w, b)
         caches.append((active, product))
@@ -43,7 +43,7 @@ def backward_into(dy, cache, needs, into):
     of_parameters = needs_vector, needs_vector
     for i in reversed(range(len(layers))):
         active, product = caches[i]
-        dw, db, dgamma, dbeta = _parameters(gradient, layers[i]) if needs_vector else (None,) * 4
+        dw, db, dgamma, dbeta = layers[i].parameters(gradient) if needs_vector else (None,) * 4
         below = needs_x or i > 0
         dy, _, _ = linear.backward_into(dy, product, (below or dgamma is not None, *of_parameters), (None, dw, db))
         if layers[i].gamma == ABSENT:
@@ -54,10 +54,3 @@ def backward_into(dy, cache, needs, into):
             write.run(dgamma, found[0])
             write.run(dbeta, found[1])
     return dy, gradient
-
-
-def _parameters(vector, layer):
-    """Views of w, b, gamma and beta, None for what is absent."""
-    w = vector[layer.w : layer.w + layer.features * layer.outputs].reshape(layer.features, layer.outputs)
-    return w, *(None if start == ABSENT else vector[start : start + size] for start, size in (
-        (layer.b, layer.outputs), (layer.gamma, layer.features), (layer.beta, layer.features)))
