@@ -36,3 +36,9 @@ def regularized(w, g, lr, regularization):
     if shrink:
         part -= lr * shrink * part
     return step
+
+
+def scalars(regularization, lr, kind):
+    """(decay, l1, lr shrink, penalised) for kernels; the first three in the vectors' type, which keeps sums in it."""
+    decay, l1, shrink, penalised = regularization
+    return kind(decay), kind(l1), kind(lr * shrink), penalised

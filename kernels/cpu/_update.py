@@ -1,18 +1,13 @@
 """What the update kernels share; `fastnet.functions._update` has the meaning of the regularization."""
 
 from fastnet.functions._update import NONE as NONE  # no regularization, the default of every update
+from fastnet.functions._update import scalars as scalars
 from fastnet.kernels.cpu._jit import is_float, kernel
 
 
 def supports(w, *others):
     """Whether all are contiguous vectors of w's length and type."""
     return is_float(w, *others) and all(v.ndim == 1 and v.flags.c_contiguous and v.size == w.size for v in (w, *others))
-
-
-def scalars(regularization, lr, kind):
-    """The last four arguments of `regularized`; the first three in the vectors' type, which keeps the sums in it."""
-    decay, l1, shrink, penalised = regularization
-    return kind(decay), kind(l1), kind(lr * shrink), penalised
 
 
 @kernel(inline="always")

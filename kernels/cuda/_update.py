@@ -3,6 +3,7 @@
 from numba import cuda
 
 from fastnet.functions._update import NONE as NONE  # no regularization, the default of every update
+from fastnet.functions._update import scalars as scalars
 from fastnet.kernels.cuda import _numba
 from fastnet.kernels.cuda._launch import blocks
 
@@ -16,12 +17,6 @@ def supports(w, *others):
 def launch(kernel, w, *arguments):
     """Run `kernel(w, *arguments)` once over the vectors."""
     _numba.launch(kernel, blocks(w.size, _numba.THREADS), _numba.THREADS, w, *arguments)
-
-
-def scalars(regularization, lr, kind):
-    """The last four arguments of `regularized`; the first three in the vectors' type, which keeps the sums in it."""
-    decay, l1, shrink, penalised = regularization
-    return kind(decay), kind(l1), kind(lr * shrink), penalised
 
 
 @cuda.jit(device=True)
