@@ -13,3 +13,15 @@ def cache_folder() -> Path:
         return Path(named)
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "fastnet"
+
+
+def writable(folder: Path, prefix: str) -> Path:
+    """`folder`, made if need be; where it takes no file, a new temporary one whose name begins as `prefix`."""
+    import tempfile  # which loads half the standard library, and only compiling asks for it
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError:
+        return Path(tempfile.mkdtemp(prefix=prefix))

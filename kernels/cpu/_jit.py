@@ -10,7 +10,6 @@ would depend on where the threads split a loop. Nearly all of these loops wait f
 
 import functools
 import hashlib
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,13 +32,7 @@ def kernel_cache() -> Path:
     functions = Path(paths.__file__).parent / "functions"
     for source in sorted([*Path(__file__).parent.glob("*.py"), *functions.glob("*.py")]):
         digest.update(source.name.encode() + source.read_bytes())
-    folder = paths.cache_folder() / f"kernels-{digest.hexdigest()[:16]}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return folder
-    except OSError:
-        return Path(tempfile.mkdtemp(prefix="fastnet-kernels-"))
+    return paths.writable(paths.cache_folder() / f"kernels-{digest.hexdigest()[:16]}", "fastnet-kernels-")
 
 
 def kernel(**options: Any) -> Callable:

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-from fastnet.paths import cache_folder
+from fastnet.paths import cache_folder, writable
 
 # No fast-math. Without a note a function is one of the device.
 OPTIONS = ("-std=c++17", "-default-device", "--ptxas-options=-v")
@@ -48,13 +48,7 @@ def compiled(source: Path, storage: str, arch: str) -> Compiled:
 @functools.cache
 def folder() -> Path:
     """The folder of compiled kernels; a temporary one where the user's cache cannot be written."""
-    place = cache_folder() / "cuda"
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=place):
-            return place
-    except OSError:
-        return Path(tempfile.mkdtemp(prefix="fastnet-cuda-"))
+    return writable(cache_folder() / "cuda", "fastnet-cuda-")
 
 
 def cached_cubin(source: Path, storage: str, arch: str) -> Path:
