@@ -16,7 +16,7 @@ from fastnet.check.cases import cases
 from fastnet.check.errors import relative_error
 from fastnet.functions import philox
 from fastnet.kernels.cuda import _launch
-from fastnet.ops import batch_norm_relu, linear, perceptron, relu
+from fastnet.ops import batch_norm_relu, linear, relu
 
 engine.install()
 ml_dtypes = pytest.importorskip("ml_dtypes")
@@ -35,14 +35,14 @@ def rounded_perceptron(x, vector, dy, layers, dtype):
 
     dvector, caches, z = np.zeros_like(vector), [], x
     for layer in layers:
-        w, b, gamma, beta = perceptron._parameters(vector, layer)
+        w, b, gamma, beta = layer.parameters(vector)
         y, active = relu.forward(z) if gamma is None else batch_norm_relu.forward(z, gamma, beta, eps=layer.eps)
         y = stored(y)
         z, product = linear.forward(y, w, b)
         z = stored(z)
         caches.append((y if gamma is None else active, product))
     for (active, product), layer in zip(reversed(caches), reversed(layers), strict=True):
-        w, b, gamma, beta = perceptron._parameters(dvector, layer)
+        w, b, gamma, beta = layer.parameters(dvector)
         dy, w[...], db = linear.backward(dy, product)
         if b is not None:
             b[...] = db
