@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, NamedTuple
-from unittest import mock
 
 from fastnet import backend, shapes
 from fastnet.bench.sizes import parameters
@@ -41,7 +40,7 @@ def profile(step: Callable[[], object], seconds: float = 1.0, least: int = 3) ->
     of them is averaged: what else the machine did then has the least share in it.
     """
     watch = Watch()
-    with mock.patch.object(backend, "pair", watch.pair):
+    with backend.observed(watch.around):
         step()
         watch.forget()
         started = time.perf_counter()
@@ -65,7 +64,7 @@ def profile(step: Callable[[], object], seconds: float = 1.0, least: int = 3) ->
 def needed(call: Callable[[], object]) -> tuple[int, int]:
     """The operations and bytes that the ops and functions which `call` runs need."""
     watch = Watch()
-    with mock.patch.object(backend, "pair", watch.pair):
+    with backend.observed(watch.around):
         call()
     operations, nbytes = zip(*watch.needed.values(), strict=True)
     return sum(operations), sum(nbytes)
@@ -85,10 +84,9 @@ def table(parts: Sequence[Part], gemm: float, copy: float) -> str:
 
 
 class Watch:
-    """Takes the place of `backend.pair`: what it returns is timed, by `timed`, and what it needs goes to `need`."""
+    """An observer of `backend`: the modules that run are timed, by `timed`, and what they need goes to `need`."""
 
     def __init__(self) -> None:
-        self._pair = backend.pair
         self.forget()
 
     def forget(self) -> None:
@@ -96,8 +94,7 @@ class Watch:
         self.calls: dict[str, int] = {}
         self.needed: dict[str, tuple[int, int]] = {}  # operations and bytes
 
-    def pair(self, name: str, *arrays: Any, **options: Any) -> Any:
-        module = self._pair(name, *arrays, **options)
+    def around(self, name: str, module: Any, arrays: tuple[Any, ...], options: dict[str, Any]) -> Any:
         given = dict(zip(parameters(name), arrays, strict=False))
         x, w = arrays[0], given.get("w")
         label = " ".join(filter(None, [name, _size(x.shape[1:]), *([] if w is None else [_size(w.shape[:-2]),

@@ -28,7 +28,10 @@ _LOCAL_SHADOW = ("fastnet.kernels is missing: this copy of fastnet is incomplete
 
 Gradients = Callable[..., tuple[Array, ...]]  # gradients(dy, needs=None, into=None)
 
+Observer = Callable[[str, Any, tuple[Array | None, ...], dict[str, Any]], Any]  # (name, module, arrays, options)
+
 _forced: ContextVar[str | None] = ContextVar("fastnet_backend", default=None)
+_observer: ContextVar[Observer | None] = ContextVar("fastnet_observer", default=None)
 
 
 @contextlib.contextmanager
@@ -45,6 +48,16 @@ def use(implementation: str) -> Iterator[None]:
         yield
     finally:
         _forced.reset(token)
+
+
+@contextlib.contextmanager
+def observed(observer: Observer) -> Iterator[None]:
+    """Inside the block every call runs what `observer(name, module, arrays, options)` returns in the module's place."""
+    token = _observer.set(observer)
+    try:
+        yield
+    finally:
+        _observer.reset(token)
 
 
 @functools.cache
@@ -76,6 +89,11 @@ def pair(name: str, *arrays: Array | None, **options: Any) -> Any:
     whose `supports` says yes. Raises ValueError where a forced implementation does not support the call, TypeError
     for what is no array, is missing, or comes from another library than the rest.
     """
+    found, observer = _chosen(name, arrays, options), _observer.get()
+    return found if observer is None else observer(name, found, arrays, options)
+
+
+def _chosen(name: str, arrays: tuple[Array | None, ...], options: dict[str, Any]) -> Any:
     library = _library(name, arrays)
     forced = _forced.get()
     if forced is not None and forced != "reference":

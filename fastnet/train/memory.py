@@ -6,18 +6,20 @@ counted: the few hundred kB that a compiled kernel takes for itself while it run
 `fastnet.arena` tells of, and Python's own objects.
 """
 
-from typing import Any, NamedTuple
+import contextlib
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
 from fastnet import backend
-from fastnet.nn.fuse import fuse, joined
 from fastnet.nn.initializers import Initializer
-from fastnet.nn.layer import Backward, Context, Layer, Shape
-from fastnet.nn.sequential import Sequential, named_layers
+from fastnet.nn.layer import Shape
+from fastnet.nn.sequential import Sequential
+from fastnet.nn.watch import watched
 from fastnet.optim.optimizers import Optimizer
 from fastnet.optim.schedules import constant
-from fastnet.shadows import Ledger, Shadow
+from fastnet.shadows import Ledger
 from fastnet.train.step import TrainStep
 
 
@@ -50,14 +52,18 @@ def step_memory(model: Sequential, input_shape: Shape, batch_size: int, optimize
     model.output_shape(input_shape)
     ledger, twin = Ledger(), model.undrawn()
     kept: set[int] = set()
-    names = {id(layer): name for name, layer in named_layers(twin)}
-    for run in fuse(twin):  # before the layers become others, which no pattern knows
-        _watch(run, joined([names[id(part)] for part in run.children()]), ledger, kept)
-    for name, layer in named_layers(twin):
+    for layer in twin.walk():
         for parameter in layer.parameters_here.values():
             parameter.initializer = _UNDRAWN
-        _watch(layer, name, ledger, kept)
-    with backend.use("cpu"), ledger.rehearsal():
+
+    @contextlib.contextmanager
+    def at(place: str) -> Iterator[None]:
+        if place.endswith(" backward") and not kept:
+            kept.update(ledger.alive)
+        with ledger.at(place):
+            yield
+
+    with watched(twin, at), backend.use("cpu"), ledger.rehearsal():
         step = TrainStep(twin, optimizer, constant(1.0))
         parameters = set(ledger.alive)
         x = ledger.empty((batch_size, *input_shape), model.dtype)
@@ -85,29 +91,3 @@ class _Undrawn(Initializer):
 
 
 _UNDRAWN = _Undrawn("undrawn", "constant", lambda fan_in, fan_out: 0.0)
-
-
-def _watch(layer: Layer, name: str, ledger: Ledger, kept: set[int]) -> None:
-    """Have the ledger told when `layer` is at work; what is alive when a backward pass begins goes to `kept`."""
-    kind: Any = type(layer)
-
-    class Watched(kind):
-        def __call__(self, x: Shadow, context: Context) -> tuple[Shadow, Backward]:
-            with ledger.at(f"{name} forward"):
-                y, back = super().__call__(x, context)
-
-            def watched_back(dy: Shadow, needs_dx: bool = True) -> Shadow | None:
-                if not kept:
-                    kept.update(ledger.alive)
-                with ledger.at(f"{name} backward"):
-                    return back(dy, needs_dx)
-
-            return y, watched_back
-
-    def step(self: Any, *arguments: Any) -> Any:
-        with ledger.at(f"{name} forward and backward"):
-            return kind.step(self, *arguments)
-
-    if hasattr(kind, "step"):
-        Watched.step = step
-    layer.__class__ = Watched
