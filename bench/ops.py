@@ -15,7 +15,7 @@ from fastnet import backend
 from fastnet.arrays import single_threaded_blas
 from fastnet.bench.profile import needed
 from fastnet.bench.result import FLOAT32, number
-from fastnet.bench.sizes import Call, parameters
+from fastnet.bench.sizes import Call
 from fastnet.bench.timer import Timing, alternate
 from fastnet.nn.summary import align
 
@@ -45,7 +45,7 @@ def both_passes(call: Call, dy: np.ndarray, implementation: str) -> Callable[[],
     def run() -> dict[str, Any]:
         with backend.use(implementation), single_threaded_blas():
             y, back = backend.run(call.op, *call.arrays.values(), **call.size.options)
-            return {"y": y, **dict(zip(parameters(call.op), back(dy), strict=True))}
+            return {"y": y, **dict(zip(backend.arguments(call.op), back(dy), strict=True))}
 
     return run
 

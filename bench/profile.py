@@ -12,7 +12,6 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from fastnet import backend, shapes
-from fastnet.bench.sizes import parameters
 from fastnet.nn.summary import align
 
 
@@ -95,7 +94,7 @@ class Watch:
         self.needed: dict[str, tuple[int, int]] = {}  # operations and bytes
 
     def around(self, name: str, module: Any, arrays: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        given = dict(zip(parameters(name), arrays, strict=False))
+        given = dict(zip(backend.arguments(name), arrays, strict=False))
         x, w = arrays[0], given.get("w")
         label = " ".join(filter(None, [name, _size(x.shape[1:]), *([] if w is None else [_size(w.shape[:-2]),
                                                                                         str(w.shape[-1])]),

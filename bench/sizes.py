@@ -1,7 +1,6 @@
 """The sizes at which ops are timed: those of the networks' layers, a few for each op."""
 
 import functools
-import inspect
 import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -122,13 +121,6 @@ def sizes(op: str) -> tuple[Size, ...]:
 
 
 @functools.cache
-def parameters(name: str) -> tuple[str, ...]:
-    """The names of the arrays that op or function `name` takes."""
-    reference: Any = backend.module("reference", name)
-    signature = inspect.signature(reference.forward if hasattr(reference, "forward") else reference.run)
-    return tuple(p.name for p in signature.parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD)
-
-
 def _call(op: str, size: Size) -> Call:
     """Random float32 arrays; what each is follows from its name. Raises ValueError for an unknown one."""
     rng = np.random.default_rng(0)
@@ -142,6 +134,6 @@ def _call(op: str, size: Size) -> Call:
         "shortcut": lambda: rng.standard_normal(x), "targets": lambda: rng.uniform(0, 1, x),
         "labels": lambda: rng.integers(0, CLASSES, x[0]), "samples": lambda: np.arange(x[0]),
     }
-    if unknown := [name for name in parameters(op) if name not in draw]:
+    if unknown := [name for name in backend.arguments(op) if name not in draw]:
         raise ValueError(f"bench: it is not known what {', '.join(unknown)} of {op} is; add it to bench/sizes.py")
-    return Call(op, size, {name: draw[name]() for name in parameters(op)}).astype(np.float32)
+    return Call(op, size, {name: draw[name]() for name in backend.arguments(op)}).astype(np.float32)

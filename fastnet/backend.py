@@ -179,6 +179,12 @@ def on_compilation(callback: Callable[[str], None]) -> Iterator[None]:
 
 
 @functools.cache
+def arguments(name: str) -> tuple[str, ...]:
+    """The names of the arrays that op or function `name` takes."""
+    return tuple(argument for argument, _ in _parameters(name))
+
+
+@functools.cache
 def _parameters(name: str) -> tuple[tuple[str, bool], ...]:
     """The array parameters of op or function `name`, and whether each has to be given."""
     reference: Any = module("reference", name)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from fastnet import cli_options, cli_trained, devices
+from fastnet import cli_lockstep, cli_options, cli_trained, devices
 from fastnet.data import Dataset
 from fastnet.nn.models import MODELS, Settings, build, entry, fitting
 from fastnet.nn.sequential import Sequential
@@ -93,6 +93,7 @@ def _parser() -> _Parser:
     check.add_argument("names", nargs="*", metavar="NAME", help="ops or models (default: all)")
     cli_options.add_device(check)
     check.add_argument("--seed", type=int, default=0, help="of the random inputs (default 0)")
+    cli_lockstep.add(check)
     cli_trained.add_predict(command("predict", cli_trained.predict, "Tell what images show, by the model of a run."))
     cli_trained.add_export(command("export", cli_trained.export, "Write a finished run's weights for PyTorch."))
     command("models", models, "List the models.")
@@ -262,6 +263,10 @@ def check_gradients(options: argparse.Namespace) -> int:
     from fastnet.check import check_models, check_ops, format_table
     from fastnet.check.cases import ops
 
+    if options.replay is not None:
+        return cli_lockstep.replay(options)
+    if options.against is not None:
+        return cli_lockstep.against(options)
     devices.library(options.device)
     wrong = [name for name in options.names if name not in ops() and name not in MODELS]
     if wrong:

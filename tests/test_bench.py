@@ -175,7 +175,7 @@ def test_every_op_has_sizes(op, monkeypatch):
     """An op without sizes, or with arrays of which it is not known what they are, fails here; see bench/sizes.py."""
     monkeypatch.setitem(sizes.SIZES, op, tuple(size._replace(x=(2, *size.x[1:])) for size in sizes.sizes(op)))
     for call in sizes.calls([op]):
-        assert tuple(call.arrays) == sizes.parameters(op)
+        assert tuple(call.arrays) == backend.arguments(op)
         with backend.use("cpu"):
             backend.run(op, *call.arrays.values(), **call.size.options)
 

@@ -40,8 +40,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "lab": BELOW_TRAIN | {"train"},
     "reports": BELOW_TRAIN | {"train", "lab"},
 }
-ALL_BUT = {"bench": {"cli", "cli_options", "cli_trained"}}
-UNLIMITED = {"cli", "cli_options", "cli_trained", "__main__", ""}  # "" is fastnet/__init__.py, the public names
+CLI = {path.stem for path in (ROOT / "fastnet").glob("cli*.py")}
+ALL_BUT = {"bench": CLI}
+UNLIMITED = {*CLI, "__main__", ""}  # "" is fastnet/__init__.py, the public names
 
 
 def sources():
