@@ -6,6 +6,7 @@ makes, so that fine patterns do not turn into false coarse ones.
 """
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +29,32 @@ def read_image(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     Raises ValueError, whose one line does not name the file, for one that is damaged, no image, above Pillow's limit of
     size or of more than 8 bits a channel; OSError where there is no such file.
     """
+    height, width, channels = shape
+    return _read(path, channels, lambda down, across: (height, width))
+
+
+def read_whole_image(path: Path, channels: int, longest: int | None = None) -> np.ndarray:
+    """The image in its own size and aspect, or smaller where its longer side has more than `longest` pixels.
+
+    Raises as `read_image` does.
+    """
+    def size(down: int, across: int) -> tuple[int, int]:
+        scale = min(1.0, longest / max(down, across)) if longest else 1.0
+        return max(1, round(down * scale)), max(1, round(across * scale))
+
+    return _read(path, channels, size)
+
+
+def _read(path: Path, channels: int, size: Callable[[int, int], tuple[int, int]]) -> np.ndarray:
+    """The image, whose height and width are to be `size` of those that it has."""
     from PIL import Image, UnidentifiedImageError
 
-    height, width, channels = shape
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd metadata, which does not touch the pixels
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            return np.asarray(_image(path, height, width, MODES[channels])).reshape(shape)
+            pixels = np.asarray(_image(path, size, MODES[channels]))
+            return pixels.reshape(*pixels.shape[:2], channels)
     except UnidentifiedImageError:
         raise ValueError("it is none that Pillow knows") from None
     except Exception as error:  # Pillow's readers raise whatever a damaged file makes them stumble over
@@ -44,7 +63,7 @@ def read_image(path: Path, shape: tuple[int, ...]) -> np.ndarray:
         raise ValueError(" ".join(str(error).split()) or type(error).__name__) from None
 
 
-def _image(path: Path, height: int, width: int, mode: str) -> Any:
+def _image(path: Path, size: Callable[[int, int], tuple[int, int]], mode: str) -> Any:
     from PIL import Image, ImageOps
 
     with Image.open(path) as opened:
@@ -52,6 +71,7 @@ def _image(path: Path, height: int, width: int, mode: str) -> Any:
             raise ValueError(f"its pixels ({opened.mode}) have more than 8 bits a channel")
         image = ImageOps.exif_transpose(opened).convert(mode)
     across, down = image.size
+    height, width = size(down, across)
     if across * height > down * width:
         part = max(1, down * width // height), down
     else:

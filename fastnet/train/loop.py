@@ -4,15 +4,16 @@ A run that resumes, in the middle of an epoch too, ends with the bits of one tha
 """
 
 import contextlib
+import functools
 import math
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fastnet.arrays import array_module, release, single_threaded_blas, to_numpy
+from fastnet.arrays import Array, array_module, release, single_threaded_blas, to_numpy
 from fastnet.data import Batches, Dataset, Standardization
 from fastnet.data.augmentation import Augmentation
 from fastnet.nn.sequential import Sequential
@@ -48,7 +49,8 @@ def fit(model: Sequential, data: Dataset, optimizer: Optimizer, schedule: Schedu
         loss_options: Mapping[str, Any] | None = None, seed: int = 0, normalization: str = "channel",
         augmentation: Augmentation | None = None, rates: Mapping[str, float] | None = None, accumulate: int = 1,
         average: float | None = None, early_stopping: EarlyStopping | None = None, out: str | Path | None = None,
-        resume: bool = False, checkpoint_seconds: float = 30.0, verbose: bool = True) -> Run:
+        resume: bool = False, checkpoint_seconds: float = 30.0, verbose: bool = True,
+        observer: Callable[..., Array] | None = None) -> Run:
     """Train `model` on data.train, evaluate on data.validation after every epoch and on data.test at the end.
 
     normalization       'channel' or 'pixel': what the standardisation constants, from the training images, are per
@@ -61,6 +63,8 @@ def fit(model: Sequential, data: Dataset, optimizer: Optimizer, schedule: Schedu
     resume              continue the run in `out` from its checkpoint; all settings but `epochs` must be the run's
     checkpoint_seconds  a checkpoint is written after every epoch and whenever this much time has passed since the last
     verbose             a progress bar on a terminal, a line an epoch elsewhere
+    observer            takes the steps, to see what they do: `observer(step, x, labels, samples, epoch)` has to return
+                        what step(x, labels, samples, epoch) does (`fastnet.lab.Recorder` and `Activity` are such)
 
     Raises ValueError or TypeError for bad arguments before anything is trained or written, NonFiniteError (a
     FloatingPointError) when the loss stops being finite, with the batch saved, BlockingIOError when another process
@@ -81,6 +85,7 @@ def fit(model: Sequential, data: Dataset, optimizer: Optimizer, schedule: Schedu
         raise ValueError(f"fit: accumulate is {accumulate}, but the smallest batch of an epoch has only {least} images")
     state = RunState(step, None if average is None else WeightAverage(model, average), early_stopping)
     loop = _Loop(state, data, standardization, batches, epochs, checkpoint_seconds)
+    loop.observer = observer
     config = loop.config = describe(state, data, batches, epochs, normalization, augmentation)
     if out is None:
         if resume:
@@ -108,6 +113,7 @@ class _Loop:
         self.epochs, self.checkpoint_seconds = epochs, checkpoint_seconds
         self.config: dict[str, Any] = {}
         self.folder: Path | None = None
+        self.observer: Callable[..., Array] | None = None
         self._saved = time.monotonic()
 
     def run(self, folder: Path | None, verbose: bool) -> Run:
@@ -130,10 +136,11 @@ class _Loop:
         """Train to the end of the epoch, or up to the step in which Ctrl-C came; then the state is saved."""
         state, step, per_epoch = self.state, self.step, len(self.batches)
         epoch, done = divmod(step.count, per_epoch)
+        take = step if self.observer is None else functools.partial(self.observer, step)
         started = time.perf_counter()
         for x, labels, samples in self.batches.epoch(epoch, done):
             try:
-                value = float(step(x, labels, samples, epoch))
+                value = float(take(x, labels, samples, epoch))
             except NonFiniteError as error:
                 self._keep(error)
                 raise

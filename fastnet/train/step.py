@@ -70,10 +70,7 @@ class TrainStep:
         NonFiniteError for a loss that is not finite, all before anything is changed.
         """
         lr = self._rate()
-        x, labels, samples = (self.model.prepare(x), self.model.accept("labels", labels),
-                              self.model.accept("samples", samples))
-        context = Context(training=True, seed=self.seed, epoch=self.count if epoch is None else epoch,
-                          samples=array_module(x).arange(len(x)) if samples is None else samples)
+        x, labels, context = self.batch(x, labels, samples, epoch)
         kept = self.model.running.copy()  # which the forward pass moves
         try:
             value, whole = self._gradients(x, labels, context)
@@ -86,6 +83,15 @@ class TrainStep:
             self.model.running[...] = kept
         self.count += 1
         return value
+
+    def batch(self, x: Array, labels: Array, samples: Array | None = None,
+              epoch: int | None = None) -> tuple[Array, Array, Context]:
+        """(x, labels, context) as the passes of the next step take them."""
+        x, labels, samples = (self.model.prepare(x), self.model.accept("labels", labels),
+                              self.model.accept("samples", samples))
+        context = Context(training=True, seed=self.seed, epoch=self.count if epoch is None else epoch,
+                          samples=array_module(x).arange(len(x)) if samples is None else samples)
+        return x, labels, context
 
     def _gradients(self, x: Array, labels: Array, context: Context) -> tuple[Array, bool]:
         """The loss, and whether the gradients, in their places now, are fit for an update."""

@@ -1,13 +1,10 @@
-"""Figures. Every function draws from plain numbers and writes one file."""
+"""Figures of training: its curves, its learning rates, the range test."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-# Okabe & Ito's palette: told apart with any form of colour blindness.
-TRAIN, VALIDATION, RATE = "#0072B2", "#D55E00", "#009E73"
-STYLE: Any = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
-              "grid.alpha": 0.3, "legend.frameon": False, "figure.constrained_layout.use": True, "lines.linewidth": 1.6}
+from fastnet.plots.style import RATE, TRAIN, VALIDATION, written
 
 
 def training_curves(history: Sequence[Mapping[str, Any]], rates: Sequence[float], path: Path, *, title: str) -> None:
@@ -15,13 +12,7 @@ def training_curves(history: Sequence[Mapping[str, Any]], rates: Sequence[float]
 
     `history` is a run's record, a mapping an epoch; `rates` holds the rate of every update.
     """
-    import matplotlib
-
-    with matplotlib.rc_context(STYLE):
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(7.2, 4.8), dpi=150)
-        figure.suptitle(title, fontsize=10)
+    with written(path, 7.2, 4.8, title) as figure:
         axes = figure.subplots(2, 2, sharex=True)
         steps = [line["step"] for line in history]
         for axis, key, label in ((axes[0, 0], "loss", "Loss (nats)"), (axes[0, 1], "cost", "Cost = loss + penalty"),
@@ -43,32 +34,20 @@ def training_curves(history: Sequence[Mapping[str, Any]], rates: Sequence[float]
         for axis in axes[1]:
             axis.set_xlabel("Update step")
         axes[0, 0].set_xlim(left=0)
-        figure.savefig(path)
 
 
 def schedule(rates: Sequence[float], path: Path, *, title: str) -> None:
     """The learning rate of every update."""
-    import matplotlib
-
-    with matplotlib.rc_context(STYLE):
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(4.8, 2.8), dpi=150)
+    with written(path, 4.8, 2.8) as figure:
         axis = figure.subplots()
         axis.plot(range(len(rates)), rates, color=RATE)
         axis.set(title=title, xlabel="Update step", ylabel="Learning rate", ylim=(0, None), xlim=(0, None))
-        figure.savefig(path)
 
 
 def lr_range(rates: Sequence[float], losses: Sequence[float], smoothed: Sequence[float], suggestion: float,
              path: Path, *, title: str) -> None:
     """The loss over the learning rate of a range test, and the rate that it suggests."""
-    import matplotlib
-
-    with matplotlib.rc_context(STYLE):
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(4.8, 3.2), dpi=150)
+    with written(path, 4.8, 3.2) as figure:
         axis = figure.subplots()
         axis.plot(rates, losses, color=TRAIN, alpha=0.35, linewidth=1, label="loss of a batch (nats)")
         axis.plot(rates, smoothed, color=TRAIN, label="smoothed")
@@ -77,4 +56,3 @@ def lr_range(rates: Sequence[float], losses: Sequence[float], smoothed: Sequence
         axis.set(title=title, xscale="log", xlabel="Learning rate", ylabel="Loss (nats)",
                  ylim=(0.8 * min(smoothed), 1.3 * max(smoothed[0], min(losses))))
         axis.legend()
-        figure.savefig(path)
