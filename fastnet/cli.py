@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from fastnet import cli_lockstep, cli_options, cli_trained, devices
+from fastnet import cli_lab, cli_lockstep, cli_options, cli_trained, devices
 from fastnet.data import Dataset
 from fastnet.nn.models import MODELS, Settings, build, entry, fitting
 from fastnet.nn.sequential import Sequential
@@ -96,6 +96,7 @@ def _parser() -> _Parser:
     cli_lockstep.add(check)
     cli_trained.add_predict(command("predict", cli_trained.predict, "Tell what images show, by the model of a run."))
     cli_trained.add_export(command("export", cli_trained.export, "Write a finished run's weights for PyTorch."))
+    cli_lab.add_lab(command("lab", lambda _: None, "Look into a run: statistics, surface, features, histograms."))
     command("models", models, "List the models.")
     summary = command("summary", summarize, "Show a model layer by layer.")
     cli_options.add_model(summary)

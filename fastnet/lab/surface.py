@@ -25,6 +25,7 @@ from fastnet.lab.inputs import subset
 from fastnet.nn.losses import check_loss
 from fastnet.nn.sequential import Sequential
 
+LINE = np.linspace(-1, 1, 51)
 STREAM = 1 << 15  # of Philox, apart from those in fastnet.functions.philox
 
 
@@ -61,7 +62,7 @@ def direction(model: Sequential, *, seed: int = 0, number: int = 0,
 
 def loss_surface(model: Sequential, data: Split | tuple[Array, Array],
                  standardization: Standardization | None = None, *,
-                 a: Sequence[float] = tuple(np.linspace(-1, 1, 51)), b: Sequence[float] | None = None,
+                 a: Sequence[float] | np.ndarray = LINE, b: Sequence[float] | np.ndarray | None = None,
                  images: int | None = None, seed: int = 0, move_vectors: bool = False,
                  loss: str = "softmax_cross_entropy", loss_options: Mapping[str, Any] | None = None) -> Surface:
     """The loss at w + a d for every a, or at w + a d + b e for every pair where there are `b`.
