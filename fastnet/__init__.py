@@ -9,6 +9,7 @@ Importing it loads neither Numba, CuPy nor matplotlib.
 """
 
 from fastnet import backend, check, data, lab
+from fastnet.lab.search import Tuner
 from fastnet.nn import initializers
 from fastnet.nn.blocks import Concatenate, DepthwiseSeparable, Fire, Residual, ZeroPadShortcut
 from fastnet.nn.convolution import Conv2d
@@ -48,6 +49,6 @@ __all__ = ["ELU", "GELU", "L1", "L2", "MODELS", "SGD", "Adadelta", "Adagrad", "A
            "BatchNorm", "Concatenate", "Context", "Conv2d", "DecoupledDecay", "DepthwiseSeparable", "Dropout",
            "EarlyStopping", "Fire", "Flatten", "GlobalAvgPool", "Layer", "LeakyReLU", "Linear", "MaxPool2d", "RMSprop",
            "ReLU", "Residual", "Run", "Sequential", "SiLU", "Sigmoid", "Swish", "Tanh", "TrainStep", "Trained",
-           "WeightDecay", "ZeroPadShortcut", "backend", "build", "check", "data", "evaluate", "fit", "initializers",
-           "lab", "load_run", "load_weights", "loss_and_gradients", "lr_range_test", "penalties", "save_torch_weights",
-           "schedules", "sparsity"]
+           "Tuner", "WeightDecay", "ZeroPadShortcut", "backend", "build", "check", "data", "evaluate", "fit",
+           "initializers", "lab", "load_run", "load_weights", "loss_and_gradients", "lr_range_test", "penalties",
+           "save_torch_weights", "schedules", "sparsity"]

@@ -15,7 +15,7 @@ import numpy as np
 from fastnet.arrays import array_module
 
 # Streams keep uses apart that share a seed. Dropout layer number i uses DROPOUT + i.
-INITIALIZATION, SHUFFLE, SPLIT, SHAPES, AUGMENT = range(5)
+INITIALIZATION, SHUFFLE, SPLIT, SHAPES, AUGMENT, SEARCH = range(6)
 DROPOUT = 1 << 16
 
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)

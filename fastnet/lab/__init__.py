@@ -19,9 +19,11 @@ from fastnet.lab.landscape import Band, RateRun, band, rate_runs
 from fastnet.lab.plain import plain
 from fastnet.lab.recorder import Recorder, Recording, last_linear
 from fastnet.lab.runs import run_data, run_loss
+from fastnet.lab.search import Choice, Log, Result, Trial, Tuner, Uniform
 from fastnet.lab.surface import Surface, direction, loss_surface
 
-__all__ = ["METHODS", "Activity", "Band", "BatchNormStatistics", "EpochActivity", "FeatureMaps", "LayerActivity",
-           "ParameterActivity", "RateRun", "Recorder", "Recording", "Surface", "WeightHistogram",
-           "adaptive_bn_statistics", "band", "bn_statistics", "direction", "feature_maps", "last_linear",
-           "loss_surface", "plain", "rate_runs", "run_data", "run_loss", "set_statistics", "weight_histograms"]
+__all__ = ["METHODS", "Activity", "Band", "BatchNormStatistics", "Choice", "EpochActivity", "FeatureMaps",
+           "LayerActivity", "Log", "ParameterActivity", "RateRun", "Recorder", "Recording", "Result", "Surface",
+           "Trial", "Tuner", "Uniform", "WeightHistogram", "adaptive_bn_statistics", "band", "bn_statistics",
+           "direction", "feature_maps", "last_linear", "loss_surface", "plain", "rate_runs", "run_data", "run_loss",
+           "set_statistics", "weight_histograms"]
