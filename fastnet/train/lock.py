@@ -1,4 +1,4 @@
-"""One process a run directory: an advisory lock that the system drops when its holder dies, however it dies."""
+"""Advisory locks that the system drops when their holder dies, however it dies."""
 
 import contextlib
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ except ImportError:  # Windows
 
 @contextlib.contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock inside the block. Raises BlockingIOError where another process holds it."""
+    """Hold a run directory's lock inside the block. Raises BlockingIOError where another process holds it."""
     with open(folder / LOCK, "ab+") as file:
         try:
             if fcntl is not None:
@@ -28,3 +28,20 @@ def exclusive(folder: Path) -> Iterator[None]:
         except OSError:  # a file system without locks is no reason not to train
             pass
         yield
+
+
+@contextlib.contextmanager
+def held(file: int, path: Path) -> Iterator[None]:
+    """Wait for the lock of an open file, hold it inside the block. Raises OSError where there are no locks: processes
+    that share the file would tear each other's lines apart."""
+    try:
+        if fcntl is None:
+            raise OSError("this system has no flock")
+        fcntl.flock(file, fcntl.LOCK_EX)
+    except OSError as error:
+        raise OSError(f"{path} cannot be locked ({error.strerror or error}), which several processes need; put it on "
+                      "another file system") from error
+    try:
+        yield
+    finally:
+        fcntl.flock(file, fcntl.LOCK_UN)
