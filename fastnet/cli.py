@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from fastnet import cli_lab, cli_lockstep, cli_options, cli_trained, devices
+from fastnet import cli_lab, cli_lockstep, cli_options, cli_sweep, cli_trained, devices
 from fastnet.data import Dataset
 from fastnet.nn.models import MODELS, Settings, build, entry, fitting
 from fastnet.nn.sequential import Sequential
@@ -25,7 +25,7 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
 
-class _Command(_Parser):
+class Command(_Parser):
     """A subcommand: says itself which arguments it does not know."""
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
@@ -37,8 +37,7 @@ class _Command(_Parser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
-    parser = _parser()
-    options = parser.parse_args(arguments)
+    options = parsed(arguments)
     try:
         return options.run(options) or 0
     except KeyboardInterrupt:
@@ -55,6 +54,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"fastnet {options.command}: {text}", file=sys.stderr)
         return 2
+
+
+def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The options that the arguments mean; SystemExit, with a line on standard error, where they mean none."""
+    return _parser().parse_args(arguments)
 
 
 def _one_line(error: BaseException) -> str:
@@ -74,16 +78,22 @@ def _parser() -> _Parser:
     parser = _Parser(prog="fastnet", description="Image classifiers trained with every forward and backward pass "
                                                  "written by hand.")
     parser.add_argument("--version", action="version", version=f"fastnet {_own_version()}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Command)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Command)
 
     def command(name: str, run: Callable[[argparse.Namespace], int | None], about: str) -> argparse.ArgumentParser:
         added = commands.add_parser(name, help=about, description=about)
         added.set_defaults(run=run)
         return added
 
-    _train_options(command("train", train, "Train a model; its report's settings are the defaults."))
+    trained = command("train", train, "Train a model; its report's settings are the defaults.")
+    train_options(trained)
+    _out_option(trained)
+    trained.add_argument("--resume", action="store_true", help="continue the run in --out from its checkpoint")
+    cli_sweep.add_sweep(command("sweep", cli_sweep.sweep, "Train again and again to find the best of some option's "
+                                                          "values; goes on where it was stopped."))
     reach = command("lr-range", lr_range, "Raise the learning rate step by step to see where the loss falls.")
     _data_options(reach)
+    _out_option(reach)
     cli_options.add_optimizer(reach)
     cli_options.add_penalty(reach)
     reach.add_argument("--lr-min", type=float, default=1e-5, help="first rate (default 1e-5)")
@@ -137,8 +147,12 @@ def _bench_options(parser: argparse.ArgumentParser) -> None:
     add("--json", type=Path, metavar="FILE", help="write the record")
 
 
-def _data_options(parser: argparse.ArgumentParser) -> None:
-    cli_options.add_model(parser)
+def _out_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, help="what to write (default: a new directory or file under runs/)")
+
+
+def _data_options(parser: argparse.ArgumentParser, model_nargs: str | None = None) -> None:
+    cli_options.add_model(parser, model_nargs)
     add = parser.add_argument
     add("--data", default="cifar10", metavar="NAME", help="cifar10 (default), shapes10, digits or folder:DIR")
     add("--data-dir", type=Path, help="where CIFAR-10 lies (else $FASTNET_DATA, else the cache, else downloaded)")
@@ -151,7 +165,6 @@ def _data_options(parser: argparse.ArgumentParser) -> None:
     add("--dtype", choices=("float32", "float64", *SIXTEEN_BITS), default="float32",
         help="of the activations; with the last two, which are for GPUs, parameters are float32")
     add("--threads", type=int, help="threads of the kernels; the result has the same bits for any number")
-    add("--out", type=Path, help="what to write (default: a new directory or file under runs/)")
     add = parser.add_argument_group("loss and model").add_argument
     add("--loss", default="softmax_cross_entropy", help="default: softmax_cross_entropy")
     add("--label-smoothing", type=float, help="of softmax_cross_entropy")
@@ -161,13 +174,13 @@ def _data_options(parser: argparse.ArgumentParser) -> None:
     add("--norm-after", action="store_true", help="batch norm after the activation instead of before")
 
 
-def _train_options(parser: argparse.ArgumentParser) -> None:
-    _data_options(parser)
+def train_options(parser: argparse.ArgumentParser, model_nargs: str | None = None) -> None:
+    """What a run depends on: all options of `fastnet train` but where it is written."""
+    _data_options(parser, model_nargs)
     add = parser.add_argument
     add("--epochs", type=int)
     add("--weights", type=Path, metavar="FILE", help="start from these: a PyTorch state dict as safetensors, or "
                                                      "a run's model.safetensors")
-    add("--resume", action="store_true", help="continue the run in --out from its checkpoint")
     add("--checkpoint-seconds", type=float, default=30.0, help="between checkpoints inside an epoch (default 30)")
     add("--accumulate", type=int, default=1, metavar="PARTS", help="put each batch through in so many pieces")
     add("--average", type=float, metavar="DECAY", help="evaluate with a moving average of the weights, such as 0.999")
@@ -183,33 +196,47 @@ def train(options: argparse.Namespace) -> None:
     """Train, writing a run directory."""
     from fastnet.optim.penalties import sparsity
     from fastnet.train.loop import fit
-    from fastnet.train.stopping import EarlyStopping
 
     if options.resume and options.out is None:
         raise ValueError("--resume needs --out, the directory of the run to continue")
-    settings = entry(options.model).settings
-    optimizer = cli_options.optimizer(options, settings)
-    data, model, common = _prepared(options)
-    if options.weights is not None:
-        cli_trained.start_from(model, options.weights, data.train.images.shape[1:])
-    epochs = _first(options.epochs, settings.epochs)
-    steps_per_epoch = -(-len(data.train) // max(1, common["batch_size"]))
-    schedule = cli_options.schedule(options, settings, optimizer.lr, epochs, steps_per_epoch)
-    stopping = (None if options.early_stopping is None
-                else EarlyStopping(options.early_stopping, metric=options.stop_metric))
+    arguments, settings = training(options)
+    model, data = arguments[:2]
+    _notice(data)
     options.out = options.out or _unused(f"{options.model}-{_kind(options)}")
     print(f"{options.model}: {model.num_parameters():,} parameters, {len(data.train):,} training images of "
-          f"{data.name}, {steps_per_epoch} steps an epoch -> {options.out}", flush=True)
-    run = fit(model, data, optimizer, schedule, epochs=epochs, penalty=cli_options.penalties(options, settings),
-              augmentation=cli_options.augmentation(options, settings), rates=cli_options.rates(options),
-              accumulate=options.accumulate, average=options.average, early_stopping=stopping, out=options.out,
-              resume=options.resume, checkpoint_seconds=options.checkpoint_seconds, **common)
-    result = run.result
+          f"{data.name}, {_steps_per_epoch(data, settings['batch_size'])} steps an epoch -> {options.out}", flush=True)
+    result = fit(*arguments, **settings, out=options.out, resume=options.resume).result
     if options.l1 is not None:
         print(f"weights that are exactly zero: {100 * sparsity(model)['all']:.2f} %")
     best = f", best epoch {result['best_epoch']}" if "best_epoch" in result else ""
     print(f"test accuracy {100 * result['test_accuracy']:.2f} %, test loss {result['test_loss']:.4f} "
           f"({result['epochs']} epochs{best}, {result['seconds']:.1f} s); curves.png and result.json in {options.out}")
+
+
+def training(options: argparse.Namespace, load: Callable[..., Dataset] | None = None) -> tuple[tuple, dict[str, Any]]:
+    """What `fit` is called with for the options of `train_options`: its arguments, model and data first, and its
+    settings but `out` and `resume`. `load` takes the place of `fastnet.data.load`."""
+    from fastnet.train.stopping import EarlyStopping
+
+    settings = entry(options.model).settings
+    optimizer = cli_options.optimizer(options, settings)
+    data, model, common = _prepared(options, load)
+    if options.weights is not None:
+        cli_trained.start_from(model, options.weights, data.train.images.shape[1:])
+    epochs = _first(options.epochs, settings.epochs)
+    schedule = cli_options.schedule(options, settings, optimizer.lr, epochs,
+                                    _steps_per_epoch(data, common["batch_size"]))
+    stopping = (None if options.early_stopping is None
+                else EarlyStopping(options.early_stopping, metric=options.stop_metric))
+    return (model, data, optimizer, schedule), {
+        "epochs": epochs, "penalty": cli_options.penalties(options, settings),
+        "augmentation": cli_options.augmentation(options, settings), "rates": cli_options.rates(options),
+        "accumulate": options.accumulate, "average": options.average, "early_stopping": stopping,
+        "checkpoint_seconds": options.checkpoint_seconds, **common}
+
+
+def _steps_per_epoch(data: Dataset, batch_size: int) -> int:
+    return -(-len(data.train) // max(1, batch_size))
 
 
 def lr_range(options: argparse.Namespace) -> None:
@@ -220,6 +247,7 @@ def lr_range(options: argparse.Namespace) -> None:
     settings = entry(options.model).settings
     optimizer = cli_options.optimizer(options, settings)
     data, model, common = _prepared(options)
+    _notice(data)
     found = lr_range_test(model, data, optimizer, lr_min=options.lr_min, lr_max=options.lr_max, steps=options.steps,
                           penalty=cli_options.penalties(options, settings), **common)
     path = options.out or _unused(f"lr-range-{options.model}-{_kind(options)}", ".png")
@@ -230,9 +258,15 @@ def lr_range(options: argparse.Namespace) -> None:
           f"at {10 * found.suggestion:.2e}; suggestion for a largest rate: {found.suggestion:.2e}\n{path}")
 
 
-def _prepared(options: argparse.Namespace) -> tuple[Dataset, Sequential, dict[str, Any]]:
+def _notice(data: Dataset) -> None:
+    if data.identity.get("notice"):
+        print(data.identity["notice"], flush=True)
+
+
+def _prepared(options: argparse.Namespace,
+              load: Callable[..., Dataset] | None = None) -> tuple[Dataset, Sequential, dict[str, Any]]:
     """The data, a model that fits it, and the arguments that training and the range test share."""
-    from fastnet.data import load
+    import fastnet.data
 
     settings = entry(options.model).settings
     devices.library(options.device)
@@ -240,16 +274,15 @@ def _prepared(options: argparse.Namespace) -> tuple[Dataset, Sequential, dict[st
         raise ValueError(f"--dtype {options.dtype} is for GPUs: no kernel for the CPU takes it, and float32 is many "
                          "times faster there")
     if options.threads is not None:
-        _set_threads(options.threads)
+        set_threads(options.threads)
     given = cli_options.model_options(options)
     given |= {key: getattr(options, key) for key in ("init", "activation") if getattr(options, key) is not None}
     if options.norm_after:
         given["norm_after"] = True
     build(options.model, **given)  # so that a mistake is said before the data are loaded
-    data = load(options.data, options.data_dir, order=options.order, seed=options.seed, image_size=options.image_size,
-                split=options.split or (settings.split if options.data == "cifar10" else None))
-    if data.identity.get("notice"):
-        print(data.identity["notice"], flush=True)
+    data = (load or fastnet.data.load)(
+        options.data, options.data_dir, order=options.order, seed=options.seed, image_size=options.image_size,
+        split=options.split or (settings.split if options.data == "cifar10" else None))
     given |= fitting(options.model, data.train.images.shape[1:], len(data.classes))
     model = build(options.model, seed=options.seed, dtype=options.dtype, device=options.device, **given)
     smoothing = options.label_smoothing
@@ -372,7 +405,8 @@ def environment(options: argparse.Namespace) -> None:
     print("\n".join(f"{what:<{width}}  {value}" for what, value in rows))
 
 
-def _set_threads(threads: int) -> None:
+def set_threads(threads: int) -> None:
+    """Let the kernels use so many threads. Raises ValueError for more than there are."""
     import numba
 
     most = numba.get_num_threads()  # nothing has lowered it yet

@@ -36,8 +36,8 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", choices=tuple(devices.LIBRARIES), default="cpu", help="where the arrays live")
 
 
-def add_model(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", help="a name that 'fastnet models' lists")
+def add_model(parser: argparse.ArgumentParser, nargs: str | None = None) -> None:
+    parser.add_argument("model", metavar="MODEL", nargs=nargs, help="a name that 'fastnet models' lists")
     add_model_options(parser)
 
 

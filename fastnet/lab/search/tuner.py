@@ -33,8 +33,8 @@ class Tuner:
     journal     the file that all results go to. Who names it again goes on where it was; several processes may at the
                 same time. Trial k's folder is the journal's path without its suffix, then trial-000k. None: nothing
                 is written
-    workers     trials at a time: 1 runs them in this process, more in fresh processes of their own, with an equal share
-                of the cores each, to which the objective must be able to go (a function at the top of a module)
+    workers     trials at a time: 1 runs them in this process, more in fresh processes of their own, to which the
+                objective must be able to go (a function at the top of a module)
     executor    any concurrent.futures executor instead, such as `distributed.Client(...).get_executor()`, that has
                 `workers` trials at a time
     minimize    the least value is the best
@@ -42,6 +42,7 @@ class Tuner:
     settings    plain JSON that says what else the results depend on; a journal of other settings is refused
     lease       seconds without a sign of life after which a trial is taken over from a process that died
     report      called with a `Result` whenever one is new
+    threads     of the kernels in each process (default: its share of the cores); results do not depend on it
 
     Which trials there are, and so the table, depends on the space, the seed and the searches only, not on workers,
     interruptions or order. Raises ValueError or TypeError for bad arguments, ValueError for a journal that is not this
@@ -52,7 +53,8 @@ class Tuner:
     def __init__(self, objective: Callable[[Trial], float], space: Mapping[str, Any], *,
                  journal: str | Path | None = None, workers: int = 1, executor: Executor | None = None,
                  minimize: bool = False, seed: int = 0, settings: Mapping[str, Any] | None = None,
-                 lease: float = 30.0, report: Callable[[Result], None] | None = None) -> None:
+                 lease: float = 30.0, report: Callable[[Result], None] | None = None,
+                 threads: int | None = None) -> None:
         if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
             raise ValueError(f"Tuner: workers must be at least 1 but is {workers}")
         if not 0 < lease < math.inf:
@@ -60,9 +62,13 @@ class Tuner:
         if not 0 <= seed < 2**64:
             raise ValueError(f"Tuner: seed must be in 0..2^64-1 but is {seed}")
         self.objective, self.workers, self.executor = objective, workers, executor
-        self.report = report or (lambda result: None)
+        self.report, self.threads = report or (lambda result: None), threads
+        path = None if journal is None else Path(journal).absolute()  # for workers that stand elsewhere
+        if path is not None and not path.suffix:
+            raise ValueError(f"Tuner: the journal {journal} needs a suffix, such as {journal}.jsonl: the name without "
+                             "it is the folder of the trials")
         first = header(check_space(space), seed=seed, minimize=minimize, lease=lease, settings=settings or {})
-        self._journal = Journal(None if journal is None else Path(journal), first)
+        self._journal = Journal(path, first)
         self._plan: Plan = []
         self._told = {result.trial for result in self.results}
 
@@ -106,7 +112,7 @@ class Tuner:
 
         self._journal.update(lengthen)
         self._plan = plan
-        executor = self.executor or (Here() if self.workers == 1 else Processes(self.workers))
+        executor = self.executor or (Here() if self.workers == 1 else Processes(self.workers, self.threads))
         runner = Runner(self._journal, self.objective, executor, self.workers, self.report, self._told)
         try:
             for number in range(len(rounds(plan, self.space))):
