@@ -138,8 +138,9 @@ def _frozen(x):
 
 
 def _others(arrays):
-    """Other numbers of the same shapes and signs."""
-    return [a * 0.75 if is_floating(a) else a for a in arrays]
+    """Other numbers of the same shapes, the samples in reverse order: else masks and winners would be the same."""
+    reverse = [a if a is None or not a.ndim else a[::-1] for a in arrays]
+    return [a * 0.75 if is_floating(a) else a for a in reverse]
 
 
 def _changed(who, names, before, now):

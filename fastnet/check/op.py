@@ -47,6 +47,7 @@ class OpReport:
     rows: list[ArgumentRow] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    autopsy: list[str] = field(default_factory=list)  # likely causes of what failed
 
     @property
     def passed(self) -> bool:
