@@ -70,6 +70,26 @@ class Evidence:
         """Whether the gradient is zero, exactly or but for rounding, in proportion to the length of u."""
         return bool(np.max(np.abs(gradient), initial=0.0) <= self._negligible("complex step"))
 
+    def seen(self, gradient: np.ndarray) -> np.ndarray:
+        """Which entries lie above the noise: were one of them lost, some method's error would pass its bound.
+
+        Bools of gradient's shape. The complex step and differences resolve their bound times the largest entry, where
+        they looked; the adjoint test its bound times |v| |g|, everywhere.
+        """
+        size = np.abs(gradient)
+        if self.is_zero(gradient):
+            return np.zeros(gradient.shape, bool)
+        floor = np.full(gradient.shape, np.inf)
+        if self.direction is not None:
+            length = np.linalg.norm(self.direction) * np.linalg.norm(gradient)
+            floor = BOUNDS["complex step"][self.itemsize] * length / np.abs(self.direction)
+        for method, numeric in (("differences", self.differences), ("complex step", self.complex_step)):
+            if numeric is not None:
+                here = floor.reshape(-1)
+                here[self.coordinates] = np.minimum(here[self.coordinates],
+                                                    BOUNDS[method][self.itemsize] * np.max(size, initial=0.0))
+        return size > floor
+
     def wrong(self, gradient: np.ndarray) -> bool:
         return any(finding.wrong for finding in self.compare(gradient))
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from fastnet import backend
 from fastnet.arrays import Array, array_module, move, single_threaded_blas, to_numpy
+from fastnet.check import autopsy
 from fastnet.check.complex_step import H
 from fastnet.check.errors import GradientError
 from fastnet.check.evidence import Evidence, signed
@@ -93,8 +94,8 @@ def check_model(model: Sequential, x: Array, labels: Array, *, loss: str = "soft
     Raises GradientError with all that is wrong, or puts it into the report with `raises=False`; ValueError for fewer
     than 5 samples under batch normalisation, where gradients vanish, unless `allow_small_batch`.
     """
-    if (len(x) < LEAST_BATCH and not allow_small_batch
-            and any(isinstance(layer, BatchNorm) for layer in model.walk())):
+    normed = any(isinstance(layer, BatchNorm) for layer in model.walk())
+    if len(x) < LEAST_BATCH and not allow_small_batch and normed:
         raise ValueError(f"check_model: a check under batch normalisation needs at least {LEAST_BATCH} samples, but x "
                          f"has {len(x)}: with so few the gradient below it is nearly zero whatever it should be "
                          "(allow_small_batch=True checks all the same)")
@@ -103,7 +104,7 @@ def check_model(model: Sequential, x: Array, labels: Array, *, loss: str = "soft
     precise = model.copy("float64")
     x, labels = precise.prepare(x), precise.accept("labels", labels)
     samples = array_module(x).arange(len(x))
-    report = OpReport(model.model_name or "model", "default", f"batch {len(x)}")
+    report = OpReport(model.model_name or "model", "default", f"batch {len(x)}", batch=len(x) if normed else None)
     with single_threaded_blas():
         real = _Tail(precise, x, labels, loss, options, seed)
         forward_backward(precise, x, labels, Context(training=True, seed=seed, samples=samples,
@@ -117,6 +118,10 @@ def check_model(model: Sequential, x: Array, labels: Array, *, loss: str = "soft
             evidence[name], skipped = _gather(name, places[name], real, exact, entries, rng)
             crossed += skipped
         report.rows = [compare(report, name, found[name], e) for name, e in evidence.items()]
+        report.autopsy = [autopsy.of_evidence(name, found[name], e, len(x)) for name, e in evidence.items()
+                          if e.wrong(found[name])]
+        total = sum(row.size for row in report.rows)
+        report.notes.append(f"above the noise: {sum(row.seen for row in report.rows):,} of {total:,} parameters")
         looked = crossed + sum(len(e.coordinates) for e in evidence.values())
         report.notes.append(f"crossed a kink: {crossed} of {looked}")
         if crossed > MOST_CROSSED * looked:
@@ -132,7 +137,7 @@ def check_model(model: Sequential, x: Array, labels: Array, *, loss: str = "soft
 
         corrupt(report, found, evidence, len(x), without_sample, SCALE, seed)
     if raises and report.failures:
-        raise GradientError("\n".join(report.failures))
+        raise GradientError(report.text)
     return report
 
 

@@ -13,19 +13,24 @@ import numpy as np
 
 from fastnet import backend
 from fastnet.arrays import Array, array_module, to_numpy
-from fastnet.check import contract
+from fastnet.check import autopsy, contract
 from fastnet.check.complex_step import takes_complex
 from fastnet.check.errors import BOUNDS, GradientError, worst
 from fastnet.check.evidence import Evidence, gather, signed
+from fastnet.check.patterns import Clue
 from fastnet.check.sharpness import PERTURBATION, check_is_sharp
 
 ENTRIES = 400  # differentiated one by one in each array; the adjoint test covers the others
 LEAST_BATCH = 5
+LEAST_SEEN = 0.01  # of an argument's entries; see `compare`
 
 
 @dataclass
 class ArgumentRow:
-    """The worst error of one gradient by each method (None: not run), and whether the check of it is sharp."""
+    """The worst error of one gradient by each method (None: not run), and whether the check of it is sharp.
+
+    `seen` of its `size` entries lie above the noise: a mistake there could not have hidden.
+    """
 
     name: str
     differences: float | None = None
@@ -33,17 +38,23 @@ class ArgumentRow:
     adjoint: float | None = None
     entries: int = 0
     zero: bool = False
+    seen: int = 0
+    size: int = 0
     sharp: bool | None = None
 
 
 @dataclass
 class OpReport:
-    """What `check_op` found. `value` is the error of y against the oracle, None without one."""
+    """What `check_op` found. `value` is the error of y against the oracle, None without one.
+
+    `batch` is how many values batch normalisation had a channel, None where there is none.
+    """
 
     op: str
     implementation: str
     case: str = ""
     value: float | None = None
+    batch: int | None = None
     rows: list[ArgumentRow] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -52,6 +63,19 @@ class OpReport:
     @property
     def passed(self) -> bool:
         return not self.failures
+
+    @property
+    def power(self) -> float:
+        """The share of entries above the noise in the argument where it is least; those that are zero by algebra aside.
+
+        0 where nothing was seen at all.
+        """
+        return min((row.seen / row.size for row in self.rows if row.size and not row.zero), default=0.0)
+
+    @property
+    def text(self) -> str:
+        """All that is wrong, and the likely causes."""
+        return "\n".join([*self.failures, *(f"likely cause: {line}" for line in self.autopsy)])
 
 
 def check_op(module: Any, arrays: Sequence[Array], options: dict[str, Any] | None = None, *,
@@ -74,13 +98,14 @@ def check_op(module: Any, arrays: Sequence[Array], options: dict[str, Any] | Non
     floating = [i for i, a in enumerate(arrays) if contract.is_floating(a)]
     if not any(arrays[i].size for i in floating):
         raise ValueError(f"{op}: there is nothing to check, because no array holds floating-point numbers")
-    _refuse_small_batch(op, arrays[floating[0]], allow_small_batch)
+    batch = _values_a_channel(op, arrays[floating[0]])
+    _refuse_small_batch(op, arrays[floating[0]], batch, allow_small_batch)
     if oracle is None and implementation in ("cpu", "cuda"):
         oracle = backend.module("reference", op)
 
     rng = np.random.default_rng(seed)
     xp = array_module(arrays[floating[0]])
-    report = OpReport(op, implementation, case)
+    report = OpReport(op, implementation, case, batch=batch)
     passes = contract.watched(op, module, arrays, options, names, lambda y: _random_dy(y, xp, rng))
     report.failures += passes.failures
     y, dy, gradients = passes.y, passes.dy, passes.gradients
@@ -112,8 +137,12 @@ def check_op(module: Any, arrays: Sequence[Array], options: dict[str, Any] | Non
     report.rows = [compare(report, argument, found[argument], e) for argument, e in evidence.items()]
     if report.rows and all(row.zero for row in report.rows):
         report.failures.append(f"{op}: every gradient is zero, so the check saw nothing")
-    corrupt(report, found, evidence, *_samples(module, arrays, options, names, dy, found),
-            float(np.linalg.norm(_host(dy))), seed)
+    samples, without_sample = _samples(module, arrays, options, names, dy, found)
+    if wrong := [argument for argument, e in evidence.items() if e.wrong(found[argument])]:
+        report.autopsy += autopsy.of_op({names[i]: (i, evidence[names[i]]) for i in floating if names[i] in evidence},
+                                        wrong, found, module.forward, exact, arrays, options, u, samples,
+                                        oracle or module)
+    corrupt(report, found, evidence, samples, without_sample, float(np.linalg.norm(_host(dy))), seed)
     return _finished(report, raises)
 
 
@@ -125,9 +154,15 @@ def _implementation(full_name):
     return "own"
 
 
-def _refuse_small_batch(op, x, allowed):
-    rows = x.size // max(1, x.shape[-1]) if x.ndim else 1
-    if op.startswith("batch_norm") and op != "batch_norm_fixed" and rows < LEAST_BATCH and not allowed:
+def _values_a_channel(op, x):
+    """How many values the batch statistics of an op are taken of; None where it takes none."""
+    if not op.startswith("batch_norm") or op.startswith("batch_norm_fixed"):
+        return None
+    return x.size // max(1, x.shape[-1]) if x.ndim else 1
+
+
+def _refuse_small_batch(op, x, rows, allowed):
+    if rows is not None and rows < LEAST_BATCH and not allowed:
         raise ValueError(f"{op}: a check needs at least {LEAST_BATCH} samples, but x {x.shape} has {rows} a channel: "
                          "with so few the gradient below is nearly zero whatever it should be "
                          "(allow_small_batch=True checks all the same)")
@@ -151,12 +186,25 @@ def _check_value(report, oracle, arrays, options, y, itemsize):
     if not error <= (bound := BOUNDS["value"][itemsize]):
         report.failures.append(f"{report.op}: y is wrong{_at(index)}: forward gives {ours:.6g}, the oracle "
                                f"{theirs:.6g} (error {error:.1e} of the largest, bound {bound:.0e})")
+        clue = Clue(_host(y), _host(expected), samples=len(precise[0]) if precise[0] is not None else 0)
+        report.autopsy.append(autopsy.likely_cause("y", clue, autopsy.equation(oracle, "y")))
     return error
 
 
 def compare(report: OpReport, argument: str, gradient: np.ndarray, evidence: Evidence) -> ArgumentRow:
-    """Compare one gradient with its evidence: the table's row, and the failures put into the report."""
-    row = ArgumentRow(argument, entries=len(evidence.coordinates), zero=evidence.is_zero(gradient))
+    """Compare one gradient with its evidence: the table's row, and the failures put into the report.
+
+    A gradient of which all but one entry in a hundred lie below the noise fails, though no number contradicts it: most
+    mistakes would leave it as it is. (Where fastnet's own checks see least one entry in nine is not zero: the middle of
+    3x3 kernels on maps of one pixel. A max pool comes next, one in seven.) Zero by algebra is another matter: there
+    all entries are compared with what rounding leaves of zero, and `zero` says so.
+    """
+    row = ArgumentRow(argument, entries=len(evidence.coordinates), zero=evidence.is_zero(gradient),
+                      seen=int(evidence.seen(gradient).sum()), size=gradient.size)
+    if not row.zero and row.seen < LEAST_SEEN * row.size and np.isfinite(gradient).all():
+        report.failures.append(f"{report.op}: the check of d{argument} saw {row.seen} of {row.size} entries above the "
+                               f"noise, less than {LEAST_SEEN:.0%}: it would pass most mistakes; take other inputs "
+                               "(dead ReLUs, saturated or vanishing gradients?)")
     for finding in evidence.compare(gradient):
         setattr(row, {"differences": "differences", "complex step": "complex_step",
                       "adjoint test": "adjoint"}[finding.method], finding.error)
@@ -221,7 +269,7 @@ def _samples(module, arrays, options, names, dy, found) -> tuple[int, Callable]:
 
 def _finished(report, raises):
     if raises and report.failures:
-        raise GradientError("\n".join(report.failures))
+        raise GradientError(report.text)
     return report
 
 

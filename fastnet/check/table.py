@@ -8,7 +8,7 @@ from fastnet.check.cases import cases, ops
 from fastnet.check.covering import covering_cases
 from fastnet.check.op import OpReport, check_op
 
-HEADINGS = ("op", "implementation", "case", "differences", "complex step", "entries", "sharp", "verdict")
+HEADINGS = ("op", "implementation", "case", "differences", "complex step", "entries", "power", "sharp", "verdict")
 
 
 def check_ops(names: Iterable[str] | None = None, implementations: Sequence[str] | None = None,
@@ -41,7 +41,7 @@ def format_table(reports: Iterable[OpReport]) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(len(HEADINGS))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     lines.insert(1, "  ".join("-" * width for width in widths))
-    return "\n".join(lines + [failure for report in reports for failure in report.failures])
+    return "\n".join(lines + [report.text for report in reports if not report.passed])
 
 
 def _row(report: OpReport) -> tuple[str, ...]:
@@ -49,8 +49,13 @@ def _row(report: OpReport) -> tuple[str, ...]:
     sharp = [row.sharp for row in rows if row.sharp is not None]
     return (report.op, report.implementation, report.case, _worst(row.differences for row in rows),
             _worst(error for row in rows for error in (row.complex_step, row.adjoint)),
-            str(sum(row.entries for row in rows)), "yes" if sharp and all(sharp) else "no",
+            str(sum(row.entries for row in rows)), _power(report), "yes" if sharp and all(sharp) else "no",
             "passed" if report.passed else "FAILED")
+
+
+def _power(report: OpReport) -> str:
+    """The share of entries above the noise where it is least, and how many values batch statistics were taken of."""
+    return f"{report.power:.0%}" + ("" if report.batch is None else f", batch {report.batch}")
 
 
 def _worst(errors: Iterable[float | None]) -> str:

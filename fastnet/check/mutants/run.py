@@ -48,7 +48,7 @@ def check_mutants(names: Iterable[str] | None = None, implementations: Sequence[
     if wrong := [n for n in wanted if n not in ops()]:
         raise ValueError(f"{', '.join(map(repr, wrong))}: no such op or mistake; mistakes are {', '.join(CATALOGUE)}")
     library = devices.library(device)
-    order = implementations or backend.ORDER.get(library.__name__, ("reference",))
+    order = backend.ORDER.get(library.__name__, ("reference",)) if implementations is None else implementations
     found = []
     for op in wanted or ops():
         inputs = [_moved(case, library) for case in cases(op, seed)]

@@ -1,0 +1,89 @@
+"""What a wrong gradient looks like, beside the right one: the likely cause in a line, with the op's equation.
+
+The right gradient is known from the complex step (from differences, where a forward pass takes no complex numbers);
+for arrays that are not too large so is the whole Jacobian, with which it can be told what a sum left out.
+"""
+
+import inspect
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from fastnet.arrays import Array, to_numpy
+from fastnet.check.complex_step import H, as_complex
+from fastnet.check.differences import differences
+from fastnet.check.evidence import Evidence
+from fastnet.check.patterns import PATTERNS, Clue
+
+MOST_ENTRIES = 4000  # of an array whose gradient is worked out in full
+MOST_PRODUCTS = 4_000_000  # of its entries with those of y
+
+
+def likely_cause(what: str, clue: Clue, equation: str = "") -> str:
+    """One line about `what` ("dx"): the first pattern that fits, and the equation it should have followed."""
+    for pattern in PATTERNS:
+        if said := pattern(clue):
+            break
+    else:
+        said = "fits no pattern that is known here"
+    return f"{what} {said}" + (f"  [{equation}]" if equation else "")
+
+
+def of_op(arguments: Mapping[str, tuple[int, Evidence]], wrong: Sequence[str], found: Mapping[str, np.ndarray],
+          forward: Callable, oracle: Callable | None, arrays: Sequence[Array], options: dict[str, Any], u: np.ndarray,
+          samples: int, module: Any) -> list[str]:
+    """A line for each wrong gradient of an op. `arguments`: name -> (place among the arrays, evidence)."""
+    known = {name: _right(place, e, forward, oracle, arrays, options, u) for name, (place, e) in arguments.items()
+             if len(wrong) < 2 or name in wrong or found[name].shape in [found[w].shape for w in wrong]}
+    lines = []
+    for name in wrong:
+        right, jacobian = known[name]
+        tolerance = 1e-9 if oracle is not None else 1e-6
+        clue = Clue(found[name], right, tolerance, samples, jacobian, u, to_numpy(arrays[arguments[name][0]]),
+                    {other: r for other, (r, _) in known.items() if other != name})
+        lines.append(likely_cause(f"d{name}", clue, equation(module, f"d{name}")))
+    return lines
+
+
+def of_evidence(name: str, gradient: np.ndarray, evidence: Evidence, samples: int) -> str:
+    """The line for a gradient of which some entries are known, from `evidence` alone."""
+    numeric = evidence.differences if evidence.complex_step is None else evidence.complex_step
+    return likely_cause(f"d{name}", Clue(gradient, _spread(gradient.shape, evidence.coordinates, numeric),
+                                         1e-9 if evidence.complex_step is not None else 1e-6, samples))
+
+
+def equation(module: Any, what: str) -> str:
+    """The equation `what = ...` of the module's docstring, "" where there is none."""
+    for line in (inspect.getdoc(module) or "").splitlines():
+        for part in re.split(r"\s{2,}(?=\S+ +=)", line.strip()):
+            if re.match(rf"{re.escape(what)}(_\w+)? *=", part):
+                return re.sub(r"\s{2,}", " ", re.split(r"\s{3,}(?!=)", re.sub(r"\s+=", " =", part))[0])
+    return ""
+
+
+def _right(place, evidence, forward, oracle, arrays, options, u):
+    """(the right gradient, NaN where it is not known; the Jacobian or None)."""
+    shape = tuple(arrays[place].shape)
+    size = int(np.prod(shape))
+    if size > MOST_ENTRIES or size * u.size > MOST_PRODUCTS:
+        numeric = evidence.differences if evidence.complex_step is None else evidence.complex_step
+        return _spread(shape, evidence.coordinates, numeric), None
+    if oracle is None:
+        return differences(forward, arrays, options, u, place, np.arange(size)).reshape(shape), None
+    jacobian = np.empty((size, u.size))
+    values = as_complex(arrays)
+    flat = values[place].flat
+    for j in range(size):
+        flat[j] = flat[j] + 1j * H
+        jacobian[j] = np.asarray(oracle(*values, **options)[0]).imag.reshape(-1) / H
+        flat[j] = flat[j].real
+    return (jacobian @ u.reshape(-1)).reshape(shape), jacobian
+
+
+def _spread(shape, coordinates, numeric):
+    right = np.full(shape, np.nan)
+    if numeric is not None:
+        right.reshape(-1)[coordinates] = numeric
+    return right
