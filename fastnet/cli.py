@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from fastnet import cli_lab, cli_lockstep, cli_options, cli_sweep, cli_trained, devices
+from fastnet import cli_check, cli_lab, cli_lockstep, cli_options, cli_sweep, cli_trained, devices
 from fastnet.data import Dataset
 from fastnet.nn.models import MODELS, Settings, build, entry, fitting
 from fastnet.nn.sequential import Sequential
@@ -103,6 +103,7 @@ def _parser() -> _Parser:
     check.add_argument("names", nargs="*", metavar="NAME", help="ops or models (default: all)")
     cli_options.add_device(check)
     check.add_argument("--seed", type=int, default=0, help="of the random inputs (default 0)")
+    cli_check.add_options(check)
     cli_lockstep.add(check)
     cli_trained.add_predict(command("predict", cli_trained.predict, "Tell what images show, by the model of a run."))
     cli_trained.add_export(command("export", cli_trained.export, "Write a finished run's weights for PyTorch."))
@@ -294,6 +295,8 @@ def _prepared(options: argparse.Namespace,
 
 def check_gradients(options: argparse.Namespace) -> int:
     """Print a row for every op, implementation and case, then for every model; 1 if any fails."""
+    if cli_check.elsewhere(options):
+        return cli_check.run(options)
     from fastnet.check import check_models, check_ops, format_table
     from fastnet.check.cases import ops
 

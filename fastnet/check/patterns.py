@@ -74,8 +74,8 @@ def one_entry(clue: Clue) -> str | None:
     if off.sum() != 1 or np.isfinite(clue.right).sum() < 3:
         return None
     at = tuple(np.argwhere(off)[0])
-    return (f"is wrong in only entry {index(off)}, {clue.wrong[at]:.6g} for {clue.right[at]:.6g}: the first or last of a "
-            "loop?")
+    return (f"is wrong in only entry {index(off)}, {clue.wrong[at]:.6g} for {clue.right[at]:.6g}: the first or "
+            "last of a loop?")
 
 
 def dy_left_out(clue: Clue) -> str | None:
@@ -171,8 +171,8 @@ def lost_or_extra(clue: Clue) -> str | None:
     lost, extra = off & (g == 0), off & (n == 0)
     if off.any() and np.array_equal(off, lost):
         for axis in range(g.ndim):
-            rows: np.ndarray = off.any(axis=tuple(a for a in range(g.ndim) if a != axis))
-            whole: np.ndarray = (g == 0).all(axis=tuple(a for a in range(g.ndim) if a != axis))
+            rows = np.asarray(off.any(axis=tuple(a for a in range(g.ndim) if a != axis)))
+            whole = np.asarray((g == 0).all(axis=tuple(a for a in range(g.ndim) if a != axis)))
             if rows.any() and not (rows & ~whole).any() and not rows.all():
                 what = "sample" if axis == 0 and clue.samples == len(rows) else f"axis {axis}, entry"
                 return (f"is zero for {what} {spelled(np.flatnonzero(rows))} and right elsewhere: a loop or chunk that "
@@ -191,7 +191,7 @@ def lost_or_extra(clue: Clue) -> str | None:
 def rows_scaled(clue: Clue) -> str | None:
     """Some samples have a factor; the others are right."""
     off = clue.off
-    rows: np.ndarray = off.reshape(len(off), -1).any(axis=1) if off.ndim else np.zeros(0, bool)
+    rows = np.asarray(off.reshape(len(off), -1).any(axis=1)) if off.ndim else np.zeros(0, bool)
     if clue.samples != len(rows) or not rows.any() or rows.all():
         return None
     part = Clue(clue.wrong[rows], clue.right[rows], clue.tolerance)

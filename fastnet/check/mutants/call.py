@@ -65,8 +65,7 @@ class Call:
     @functools.cached_property
     def dz(self) -> np.ndarray:
         """What comes back through a ReLU at the end of the op; dy where there is none."""
-        name = self.module.__name__.rpartition(".")[2]
-        return self.dy * (self.y > 0) if name.endswith("_relu") else self.dy
+        return self.dy * (self.y > 0) if self.module.__name__.endswith("_relu") else self.dy
 
 
 def host(x: Array) -> Host:

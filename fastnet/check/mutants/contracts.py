@@ -151,12 +151,12 @@ CONTRACTS = (
             names=("is not needed, but is not None",)),
     Mistake("needs reversed", "needs are read from the other end", SEVERAL, pair=_needs(
         lambda needs: needs and tuple(needs)[::-1]), names=("is not needed", "other bits when other gradients")),
-    Mistake("float32 returned", "gradients have another type than their arrays", pair=_each(
-        lambda g: g.astype(np.float32)), names=("is float32, but",)),
+    Mistake("another type returned", "gradients have another type than their arrays", pair=_each(
+        lambda g: g.astype(np.float32)), names=(" is float32, but ",)),
     Mistake("axis kept", "a gradient has an axis more than its array", pair=_each(lambda g: g[None]),
-            names=("but x is (",)),
+            names=("), but ",)),
     Mistake("gradient forgotten", "the last gradient is not returned", pair=_returned(
         lambda gradients: gradients[:-1]), names=("backward returns",)),
     Mistake("None for a gradient", "None is returned for the first array", pair=_returned(
-        lambda gradients: (None, *gradients[1:])), names=("dx is None",)),
+        lambda gradients: (None, *gradients[1:])), names=(" is None, but ",)),
 )

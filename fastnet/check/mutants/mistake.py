@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastnet.arrays import Array, to_numpy
+from fastnet.check import contract
 from fastnet.check.mutants.call import Call, Host
 
 Changed = Mapping[str, Host]  # argument -> its wrong gradient; empty where the case gives the mistake no occasion
@@ -39,7 +40,9 @@ class Mutant:
 
     def __init__(self, mistake: Mistake, module: Any) -> None:
         self.changed: set[str] = set()
-        self.__name__ = module.__name__  # an implementation is known by it
+        self.__name__ = getattr(module, "__name__", "op")  # an implementation is known by it
+        if not contract.takes_needs(module):
+            module = _with_needs(module)
         self.forward = functools.wraps(module.forward)(functools.partial(self._forward, mistake, module))
         if mistake.pair is not None:
             broken = mistake.pair(module)
@@ -86,6 +89,15 @@ def of_each(change: Callable[[Host, Call], Host]) -> Callable[[Call], Changed]:
 
 def pair(forward: Callable, backward: Callable) -> SimpleNamespace:
     return SimpleNamespace(forward=forward, backward=backward)
+
+
+def _with_needs(module):
+    def backward(dy, cache, needs=None):
+        gradients = module.backward(dy, cache)
+        needs = needs or (True,) * len(gradients)
+        return tuple(g if needed else None for g, needed in zip(gradients, needs, strict=True))
+
+    return pair(module.forward, backward)
 
 
 def _same(a, b):

@@ -67,8 +67,13 @@ def check_mutants(names: Iterable[str] | None = None, implementations: Sequence[
 
 def put_in(mistake: Mistake, op: str, implementation: str, module: Any, inputs: Iterable[Case], oracle: Any = None,
            seed: int = 0) -> Outcome | None:
-    """The mistake in one module; None where it changes nothing in any case (there is no bias, no second group, ...)."""
+    """The mistake in one module; None where it changes nothing in any case (there is no bias, no second group, ...).
+
+    Without an oracle there is nothing to hold a wrong y against, so such mistakes are not put in.
+    """
     outcome = None
+    if mistake.forward is not None and oracle is None:
+        return None
     for case in inputs:
         mutant = Mutant(mistake, module)
         arrays = [None if a is None else a.copy() for a in case.arrays]  # a mistake may change them
