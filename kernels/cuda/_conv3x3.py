@@ -40,13 +40,13 @@ def dx(dy, w, g):
     return out
 
 
-def dw(x, dy, w, g):
-    x, dy, (channels, outputs) = aligned(x), aligned(dy), w.shape[2:]
+def dw(x, dy, into, g):
+    x, dy, (channels, outputs) = aligned(x), aligned(dy), into.shape[2:]
     pixels, *size = _numbers(x)
     seen = UNIT + 2 * x.shape[2] + 2
     shared = ROW + 2 * (2 * UNIT + (seen + UNIT) * ROW)  # zeros; and twice which taps count, x and dy
     return in_parts(lambda grid, parts, chunk: _DW(grid, x, dy, parts, chunk, pixels, *size, outputs, shared=shared),
-                    x, w, w.shape, pixels, channels // DEEP * (outputs // DEEP), DW_BLOCKS)
+                    x, into, pixels, channels // DEEP * (outputs // DEEP), DW_BLOCKS)
 
 
 def _numbers(x):

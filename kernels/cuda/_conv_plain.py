@@ -36,11 +36,11 @@ def dx(dy, w, g):
     return out
 
 
-def dw(x, dy, w, g):
-    groups, breadth, pixels = g[-1], w.shape[3] // g[-1], math.prod(dy.shape[:3])
+def dw(x, dy, into, g):
+    groups, breadth, pixels = g[-1], into.shape[3] // g[-1], math.prod(dy.shape[:3])
     kernel = (_DIRECT if breadth < FEW else _TILES)["dw"]
-    count = -(-w.size // WARP) if breadth < FEW else _tiles(math.prod(w.shape[:3]), breadth, groups)
-    return in_parts(lambda grid, parts, chunk: kernel(grid, x, dy, parts, chunk, *g), x, w, w.shape, pixels, count)
+    count = -(-into.size // WARP) if breadth < FEW else _tiles(math.prod(into.shape[:3]), breadth, groups)
+    return in_parts(lambda grid, parts, chunk: kernel(grid, x, dy, parts, chunk, *g), x, into, pixels, count)
 
 
 def _chosen(name, out, columns, groups):

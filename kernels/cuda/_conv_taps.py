@@ -42,7 +42,7 @@ def dx(dy, w, g):
     return out
 
 
-def dw(x, dy, w, g):
-    x, dy, taps, tiles = aligned(x), aligned(dy), g[7] * g[8], w.shape[2] // DEEP * (w.shape[3] // DEEP)
+def dw(x, dy, into, g):
+    x, dy, taps, tiles = aligned(x), aligned(dy), g[7] * g[8], into.shape[2] // DEEP * (into.shape[3] // DEEP)
     return in_parts(lambda grid, parts, chunk: _DW(grid, x, dy, parts, chunk, *g, shared=DW_SHARED),
-                    x, w, w.shape, math.prod(dy.shape[:3]), taps * tiles, DW_BLOCKS)
+                    x, into, math.prod(dy.shape[:3]), taps * tiles, DW_BLOCKS)

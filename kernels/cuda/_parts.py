@@ -12,18 +12,17 @@ WANTED = 1024  # blocks that keep the largest card busy
 _SUM = Kernel("conv2d_parts", "conv2d_sum")
 
 
-def in_parts(launch, x, like, shape, pixels, tiles, wanted=WANTED):
-    """The array of `shape` and of the library and type of `like` that `launch(grid, parts, chunk)` computes.
+def in_parts(launch, x, total, pixels, tiles, wanted=WANTED):
+    """`total`, into which goes what `launch(grid, parts, chunk)` computes.
 
-    It sums `chunk` pixels for each entry of parts (P, *shape), with `tiles` blocks a part, about `wanted` in all.
+    It sums `chunk` pixels for each entry of parts (P, *total.shape), with `tiles` blocks a part, about `wanted` in all.
+    `x` only says which type T is.
     """
     units = -(-pixels // UNIT)
     chunk = -(-units // max(1, min(wanted // tiles, units))) * UNIT
     many = -(-pixels // chunk)
-    parts = empty(like, (many, *shape))
+    parts = total if many == 1 else empty(total, (many, *total.shape))
     launch(blocks(tiles * many), parts, chunk)
-    if many == 1:
-        return parts.reshape(shape)
-    total = empty(like, shape)
-    _SUM(_SUM.grid_for(total.size), x, parts, total, many, total.size)
+    if many > 1:
+        _SUM(_SUM.grid_for(total.size), x, parts, total, many, total.size)
     return total

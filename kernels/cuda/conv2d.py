@@ -14,11 +14,11 @@ import math
 
 from fastnet import shapes
 from fastnet.kernels.cuda import _conv3x3, _conv_plain, _conv_taps
-from fastnet.kernels.cuda._arrays import contiguous, supported
+from fastnet.kernels.cuda._arrays import contiguous, empty, supported
 from fastnet.kernels.cuda._launch import WARP, Kernel
 from fastnet.kernels.cuda._parts import in_parts
 
-__all__ = ["backward", "forward", "supports"]
+__all__ = ["backward", "backward_into", "forward", "supports"]
 
 MOST_PIXELS = 1 << 30  # they are counted in 32 bits
 WAYS = (_conv3x3, _conv_taps, _conv_plain)  # the first that takes a shape computes it
@@ -48,16 +48,27 @@ def forward(x, w, b=None, *, stride=1, pad=0, dilation=1, groups=1, conv_algorit
 
 
 def backward(dy, cache, needs=None):
+    return backward_into(dy, cache, needs, (None, None, None))
+
+
+def backward_into(dy, cache, needs, into):
     x, w, weights, with_b, g, chosen = cache
+    _, dw_into, db_into = into
     needs_x, needs_w, needs_b = needs or (True, True, True)
     dy = contiguous(dy)
-    return (chosen.dx(dy, weights, g) if needs_x else None, chosen.dw(x, dy, w, g) if needs_w else None,
-            _db(dy, w) if needs_b and with_b else None)
+    dx = dw = db = None
+    if needs_x:
+        dx = chosen.dx(dy, weights, g)
+    if needs_w:
+        dw = chosen.dw(x, dy, empty(w) if dw_into is None else dw_into, g)
+    if needs_b and with_b:
+        db = _db(dy, empty(w, w.shape[3:]) if db_into is None else db_into)
+    return dx, dw, db
 
 
-def _db(dy, w):
-    pixels, outputs = math.prod(dy.shape[:3]), w.shape[3]
-    return in_parts(lambda grid, parts, chunk: _DB(grid, dy, parts, chunk, pixels, outputs), dy, w, (outputs,), pixels,
+def _db(dy, into):
+    pixels, outputs = math.prod(dy.shape[:3]), len(into)
+    return in_parts(lambda grid, parts, chunk: _DB(grid, dy, parts, chunk, pixels, outputs), dy, into, pixels,
                     -(-outputs // WARP))
 
 
