@@ -115,9 +115,12 @@ class BatchNorm(Layer):
             mean, var = op.statistics(cache)
             self.track(mean, var, math.prod(x.shape[:-1]))
 
+        gradients = backend.callback("batch_norm" + then, op, y, cache)
+
         def back(dy: Array, needs_dx: bool = True) -> Any:
             needs = (needs_dx, True, True, *(False for _ in running), *(True for _ in beside))
-            dx, dgamma, dbeta, *rest = op.backward(dy, cache, needs)
+            into = (None, gamma.free_gradient, beta.free_gradient, *(None for _ in (*running, *beside)))
+            dx, dgamma, dbeta, *rest = gradients(dy, needs, into)
             gamma.accumulate(dgamma)
             beta.accumulate(dbeta)
             return (dx, rest[-1]) if beside else dx

@@ -79,27 +79,37 @@ def statistics(cache):
     return found[0], found[1]
 
 
-def backward(dy, cache, needs, given=False):
-    """The gradients of all arguments, None where not needed; `given` says that the statistics were arguments."""
+def backward(dy, cache, needs, into=(None,) * 3, given=False):
+    """The gradients of all arguments, None where not needed; `given` says that the statistics were arguments.
+
+    Those of gamma and beta go into what `into` has in their places, if anything.
+    """
     x, found, beta, y = cache
     dy, r = contiguous(dy), _rows(x.shape)
     needs_x, *needs_rest = needs
     needs_parameters, needs_shortcut = needs_rest[: 4 if given else 2], y is not None and needs[-1]
-    dx = passed = gradients = None
+    dx = passed = others = None
+    dgamma, dbeta = (_place(found, place) if needed else None
+                     for needed, place in zip(needs_rest[:2], into[1:3], strict=True))
     if any(needs_parameters) or (needs_x and not given):
-        part, gradients = r.part(x), empty(found)
+        part, others = r.part(x), empty(found, (2, r.channels))
         passed = empty(x) if needs_shortcut else None
         _GRADIENT_SUMS(r.grid(x), dy, x, found, beta, y, passed, part, *r)
-        _GRADIENTS(_GRADIENTS.grid_for(r.channels * WARP), x, part, found, given, gradients, *r)
+        _GRADIENTS(_GRADIENTS.grid_for(r.channels * WARP), x, part, found, given, dgamma, dbeta, others, *r)
     elif needs_shortcut:
         passed = apply(_RELU_BACKWARD, dy, y)
     if needs_x:
         dx = empty(x)
         dz, gate = (dy, y) if passed is None else (passed, None)
         seen = None if given and beta is None else x
-        _DX(r.grid(x), dz, seen, found, beta, gate, None if given else gradients, dx, *r)
-    of_parameters = (gradients[i] if needed else None for i, needed in enumerate(needs_parameters))
-    return dx, *of_parameters, *(() if y is None else (passed,))
+        _DX(r.grid(x), dz, seen, found, beta, gate, None if given else others, dx, *r)
+    of_statistics = (others[i] if needed else None for i, needed in enumerate(needs_parameters[2:]))
+    return dx, dgamma, dbeta, *of_statistics, *(() if y is None else (passed,))
+
+
+def _place(found, place):
+    """Where a gradient of the channels goes: to its place, or if that is None to new memory."""
+    return empty(found, found.shape[1:]) if place is None else place
 
 
 def _rows(shape):

@@ -160,43 +160,43 @@ FN_KERNEL(256) batch_norm_gradient_sums(const T* dy, const T* x, const Acc* foun
     else gradient_sums<1>(r, dy, x, found, beta, y, passed, part);
 }
 
-// gradients (4, channels): those of gamma and beta; then of the mean and the variance where these were given, else
-// the mean of dy and what dx has of x - mean. x is not read, it only says which type T is.
-FN_KERNEL(256) batch_norm_gradients(const T* x, const Acc* part, const Acc* found, int given, Acc* gradients,
-                                    int64 rows, int channels, int64 each) {
+// The gradients of gamma and beta, each where it is wanted; and `others` (2, channels), those of the mean and the variance
+// where these were given, else the mean of dy and what dx has of x - mean. x is not read, it only says which type T is.
+FN_KERNEL(256) batch_norm_gradients(const T* x, const Acc* part, const Acc* found, int given, Acc* dgamma, Acc* dbeta,
+                                    Acc* others, int64 rows, int channels, int64 each) {
     const int64 chunks = Rows{rows, channels, each}.chunks();
     for (int64 c = first_warp(); c < channels; c += all_warps()) {
         const Acc *sums = part + c * chunks, *products = sums + channels * chunks;
-        double dbeta = 0, dgamma = 0;
+        double sum = 0, product = 0;
         for (int64 k = lane_id(); k < chunks; k += WARP) {
-            dbeta += sums[k];
-            dgamma += products[k];
+            sum += sums[k];
+            product += products[k];
         }
-        dbeta = warp_sum(dbeta);
-        dgamma = warp_sum(dgamma);
+        sum = warp_sum(sum);
+        product = warp_sum(product);
         if (lane_id() == 0) {
             const double rstd = found[RSTD * channels + c], scale = found[SCALE * channels + c];
-            dgamma *= rstd;
-            gradients[c] = Acc(dgamma);
-            gradients[channels + c] = Acc(dbeta);
-            gradients[2 * channels + c] = Acc(given ? -scale * dbeta : dbeta / double(rows));
-            gradients[3 * channels + c] = Acc(given ? -scale * rstd * dgamma / 2 : dgamma / double(rows) * rstd);
+            product *= rstd;
+            if (dgamma) dgamma[c] = Acc(product);
+            if (dbeta) dbeta[c] = Acc(sum);
+            others[c] = Acc(given ? -scale * sum : sum / double(rows));
+            others[channels + c] = Acc(given ? -scale * rstd * product / 2 : product / double(rows) * rstd);
         }
     }
 }
 
-// dx = scale (dy - mean of dy - slope (x - mean)), or scale dy without `gradients`, where the statistics were given;
+// dx = scale (dy - mean of dy - slope (x - mean)), or scale dy without `others`, where the statistics were given;
 // then x is needed only for the gate, and null where y or nothing is that.
 template <int width>
 void input_gradient(Rows r, const T* dy, const T* x, const Acc* found, const Acc* beta, const T* y,
-                    const Acc* gradients, T* dx) {
+                    const Acc* others, T* dx) {
     tiles<width>(r, [=](const Tile& tile) {
         if (!tile.inside) return;
         const Gate<width> gate(r, found, beta, y, tile.channel);
         Acc mean_dy[width] = {}, slope[width] = {}, g[width], d[width] = {};
-        if (gradients) {
-            get(mean_dy, gradients + 2 * r.channels, tile.channel);
-            get(slope, gradients + 3 * r.channels, tile.channel);
+        if (others) {
+            get(mean_dy, others, tile.channel);
+            get(slope, others + r.channels, tile.channel);
         }
         for (int64 at = tile.first; at < tile.stop; at += tile.step) {
             read(g, dy + at);
@@ -208,8 +208,8 @@ void input_gradient(Rows r, const T* dy, const T* x, const Acc* found, const Acc
 }
 
 FN_KERNEL(256) batch_norm_dx(const T* dy, const T* x, const Acc* found, const Acc* beta, const T* y,
-                             const Acc* gradients, T* dx, int64 rows, int channels, int64 each) {
+                             const Acc* others, T* dx, int64 rows, int channels, int64 each) {
     const Rows r{rows, channels, each};
-    if (in_packs(channels, dy, x, y, dx)) input_gradient<Pack::many>(r, dy, x, found, beta, y, gradients, dx);
-    else input_gradient<1>(r, dy, x, found, beta, y, gradients, dx);
+    if (in_packs(channels, dy, x, y, dx)) input_gradient<Pack::many>(r, dy, x, found, beta, y, others, dx);
+    else input_gradient<1>(r, dy, x, found, beta, y, others, dx);
 }

@@ -3,7 +3,7 @@
 from fastnet.kernels.cuda import _batch_norm
 from fastnet.kernels.cuda._batch_norm import ADD_RELU, statistics
 
-__all__ = ["backward", "forward", "statistics", "supports"]
+__all__ = ["backward", "backward_into", "forward", "statistics", "supports"]
 
 
 def supports(x, gamma, beta, shortcut, *, eps=1e-5):
@@ -15,4 +15,8 @@ def forward(x, gamma, beta, shortcut, *, eps=1e-5):
 
 
 def backward(dy, cache, needs=None):
-    return _batch_norm.backward(dy, cache, needs or (True,) * 4)
+    return backward_into(dy, cache, needs, (None,) * 4)
+
+
+def backward_into(dy, cache, needs, into):
+    return _batch_norm.backward(dy, cache, needs or (True,) * 4, into)

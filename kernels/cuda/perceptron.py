@@ -1,7 +1,7 @@
 """The layers behind a perceptron's first product as in `fastnet.ops.perceptron`: the kernels of their ops in turn."""
 
 from fastnet.arrays import array_module
-from fastnet.kernels.cuda import batch_norm_relu, linear, relu, write
+from fastnet.kernels.cuda import batch_norm_relu, linear, relu
 from fastnet.kernels.cuda._arrays import contiguous, supported
 from fastnet.shapes import ABSENT, fits
 
@@ -49,8 +49,5 @@ def backward_into(dy, cache, needs, into):
         if layers[i].gamma == ABSENT:
             dy, = relu.backward(dy, active, (below,))
             continue
-        dy, *found = batch_norm_relu.backward(dy, active, (below, *of_parameters))
-        if needs_vector:
-            write.run(dgamma, found[0])
-            write.run(dbeta, found[1])
+        dy, _, _ = batch_norm_relu.backward_into(dy, active, (below, *of_parameters), (None, dgamma, dbeta))
     return dy, gradient

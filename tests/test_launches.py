@@ -1,0 +1,50 @@
+"""How many kernels a training step launches: each costs a microsecond or two of a step that takes a thousand."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+import fastnet as fn
+from fastnet.kernels.cuda import _launch
+
+# ResNet-18 has 20 convolutions, 20 batch normalisations and 8 blocks. With a sixteenth of the filters half of the
+# convolutions have few outputs, and dw of five comes in parts. No gradient is copied to its place.
+LAUNCHES = {
+    "conv2d_forward": 10, "conv2d_direct_forward": 10,
+    "conv2d_dx": 8, "conv2d_direct_dx": 11,  # no dx below the first
+    "conv2d_dw": 10, "conv2d_direct_dw": 10, "conv2d_sum": 5,
+    "batch_norm_sums": 20, "batch_norm_statistics": 20, "batch_norm_normalise": 20, "track_statistics": 20,
+    "batch_norm_gradient_sums": 20, "batch_norm_gradients": 20, "batch_norm_dx": 20,
+    "add": 8,
+    "global_avg_pool_forward": 1, "linear_forward": 1, "softmax_cross_entropy_rows": 1, "loss_mean": 1,
+    "softmax_cross_entropy_backward": 1, "linear_dx": 1, "linear_dw": 1, "linear_db": 1, "global_avg_pool_backward": 1,
+}
+ALSO = {"float32": {}, "bfloat16": {"cast_widen": 1, "cast_narrow": 1}}
+
+
+@pytest.fixture
+def launches(monkeypatch):
+    """{kernel: how often it was launched}, of all since the counter was cleared."""
+    found, call = Counter(), _launch.Kernel.__call__
+
+    def counted(self, *arguments, **options):
+        found[self._name] += 1
+        call(self, *arguments, **options)
+
+    monkeypatch.setattr(_launch.Kernel, "__call__", counted)
+    return found
+
+
+@pytest.mark.usefixtures("emulated_device")
+@pytest.mark.parametrize("dtype", ALSO)
+def test_the_launches_of_a_step(dtype, launches):
+    """All of a step but the update, whose kernel is Numba's."""
+    if dtype == "bfloat16":
+        pytest.importorskip("ml_dtypes")
+    model = fn.build("resnet18", seed=1, filter_multiplier=1 / 16, input_shape=(8, 8, 3), device="emulated",
+                     dtype=dtype)
+    step = fn.TrainStep(model, fn.SGD(0.1))
+    rng = np.random.default_rng(0)
+    step(rng.standard_normal((4, 8, 8, 3)).astype(np.float32), rng.integers(0, 10, 4))
+    assert dict(launches) == LAUNCHES | ALSO[dtype]
