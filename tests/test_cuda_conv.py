@@ -1,13 +1,16 @@
 """The CUDA convolutions on the emulator: exact on small integers in every type, whichever way they take."""
 
+import math
+
 import numpy as np
 import pytest
 from emulator import engine
 from emulator.arrays import emulated
 
-from fastnet import backend
+from fastnet import backend, shapes
 from fastnet.check.contract import same_bits
 from fastnet.kernels.cuda import _conv3x3, _conv_plain, _conv_taps, _launch, _parts, conv2d
+from fastnet.kernels.cuda import conv2d_relu_max_pool2d as fused
 
 engine.install()
 ml_dtypes = pytest.importorskip("ml_dtypes")
@@ -129,5 +132,49 @@ def test_which_way(x_shape, outputs, options, way):
     for name, dtype in TYPES.items():
         x, w = np.empty(x_shape, dtype), np.empty((3, 3, x_shape[3] // options["groups"], outputs), np.float32)
         g = conv2d.geometry(x.shape, w.shape, **options)
-        chosen = next(candidate for candidate in conv2d.WAYS if candidate.takes(x, g))
-        assert chosen is (way if name in ("half", "bf16") else _conv_plain)
+        assert conv2d.way(x, g) is (way if name in ("half", "bf16") else _conv_plain)
+
+
+POOLED = [
+    ((3, 9, 8, 3), (3, 3, 3, 6), {"pad": 1, "window": 2}),
+    ((2, 9, 11, 5), (2, 3, 5, 17), {"stride": (1, 2), "pad": 1, "window": 2, "pool_stride": 3, "pool_pad": 1,
+                                    "ceil_mode": True}),
+    ((2, 7, 12, 6), (3, 2, 3, 34), {"groups": 2, "window": (1, 4), "dilation": (2, 1)}),
+    ((2, 12, 7, 4), (1, 3, 2, 6), {"groups": 2, "pad": (0, 1), "window": (3, 1), "pool_stride": (4, 2)}),
+]
+
+
+@pytest.mark.parametrize("few", [0, 1 << 30], ids=["tiles", "direct"])
+@pytest.mark.parametrize(("x_shape", "w_shape", "options"), POOLED, ids=[str(row[2]) for row in POOLED])
+@on_every_type
+def test_one_pass_pools_as_two_do(dtype, x_shape, w_shape, options, few, monkeypatch):
+    """Small integers, so nearly all windows have ties, and NaNs: values and winners are those of the two passes."""
+    monkeypatch.setattr(_conv_plain, "FEW", few)
+    monkeypatch.setattr(_launch, "MOST_BLOCKS", 2)
+    wide, calls = _launch.accumulator(dtype), []
+    x, w, b = integers(x_shape, dtype, 0, 1), integers(w_shape, wide, 1, 1), integers(w_shape[3:], wide, 2, 1)
+    x[0, 2:5, 2:5, 1] = np.nan
+    taps, pooled = math.prod(shapes.pair("", "", options["window"], 1)), _conv_plain.pooled
+    monkeypatch.setattr(_conv_plain, "pooled", lambda *a: calls.append(a) or pooled(*a))
+    arrays, runs = list(map(emulated, (x, w, b))), []
+    for apart in (True, False):
+        if not apart:
+            monkeypatch.setattr(_conv_plain, "pools", lambda g, pool: False)
+        y, cache = fused.forward(*arrays, **options)
+        _, (winners, _) = cache
+        dy = emulated(integers(y.shape, dtype, 3))
+        runs.append([y, winners, *fused.backward(dy, cache)])
+    assert len(calls) == int(taps == 4 or few > 0)
+    assert np.isnan(runs[0][0].get()).any() and (runs[0][1].get() == taps).any()
+    for a, e in zip(*runs, strict=True):
+        np.testing.assert_array_equal(a.get().astype(np.float64), e.get().astype(np.float64))
+
+
+@pytest.mark.parametrize(("outputs", "window", "stride", "one_pass"), [
+    (4, 2, None, True), (16, 2, None, True), (4, (2, 1), None, True), (16, (2, 1), None, False), (4, 2, 1, False),
+    (4, 2, 3, True), (4, (2, 3), 3, False), (4, (1, 4), (1, 3), False)])
+def test_which_windows_go_in_one_pass(outputs, window, stride, one_pass):
+    """Not those that overlap, whose outputs would be computed several times; nor more than a thread can hold."""
+    x, w = np.empty((2, 8, 8, 3), np.float32), np.empty((3, 3, 3, outputs), np.float32)
+    g, pool = fused._geometries(x, w, (1, 0, 1, 1), (window, stride, 0, False))
+    assert _conv_plain.pools(g, pool) is one_pass

@@ -8,9 +8,12 @@ from fastnet.kernels.cuda._parts import in_parts
 
 TILE = 64  # rows and columns of a product that a block computes, in conv2d.cu
 FEW = 16  # channels of a group that would leave three quarters of a tile empty
+POOLED = 4  # outputs of a window that a thread has the sums of
+MOST_ENTRIES = 1 << 31  # of an image that `pooled` counts in 32 bits
 
 _TILES, _DIRECT = ({name: Kernel(stem, f"{stem}_{name}") for name in ("forward", "dx", "dw")}
                    for stem in ("conv2d", "conv2d_direct"))
+_POOLED_TILES, _POOLED_DIRECT = (Kernel("conv2d_pooled", f"conv2d_pooled_{name}") for name in ("tiles", "direct"))
 
 
 def takes(x, g):
@@ -27,6 +30,26 @@ def forward(x, w, b, g):
     kernel, grid = _chosen("forward", y, breadth, g[-1])
     kernel(grid, x, w, b, y, *g)
     return y
+
+
+def pools(g, pool):
+    """Whether `pooled` takes these windows: no output is computed twice, and no part of a tile is for nothing."""
+    apart = pool.stride_h >= pool.window_h and pool.stride_w >= pool.window_w
+    if g[6] // g[-1] < FEW:
+        return apart and pool.taps <= POOLED and math.prod(g[1:4]) < MOST_ENTRIES
+    return apart and pool.taps == POOLED
+
+
+def pooled(x, w, b, g, pool):
+    """(y, winners) of the convolution with ReLU and the pooling behind it, as `max_pool2d.largest` gives them."""
+    y, breadth = empty(x, pool.out_shape), g[6] // g[-1]
+    winners = empty(x, y.shape, "uint8")
+    if breadth < FEW:
+        kernel, grid = _POOLED_DIRECT, _POOLED_DIRECT.grid_for(y.size)
+    else:
+        kernel, grid = _POOLED_TILES, blocks(_tiles(POOLED * math.prod(y.shape[:3]), breadth, g[-1]))
+    kernel(grid, x, w, b, y, winners, *g, *pool[4:])
+    return y, winners
 
 
 def dx(dy, w, g):

@@ -38,10 +38,13 @@ class Geometry(NamedTuple):
         return self.images, self.out_h, self.out_w, self.channels
 
 
-def geometry(op, x, window, stride, pad, ceil_mode):
-    """The geometry of pooling x (N, H, W, C). Raises ValueError or TypeError for options that the reference refuses."""
+def geometry(op, shape, window, stride, pad, ceil_mode):
+    """The geometry of pooling images of `shape` (N, H, W, C).
+
+    Raises ValueError or TypeError for options that the reference refuses.
+    """
     window, stride, pad = shapes.pool_options(op, window, stride, pad)
-    return _geometry(op, x.shape, window, stride, pad, ceil_mode)
+    return _geometry(op, tuple(shape), window, stride, pad, ceil_mode)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -54,7 +57,7 @@ def supports(op, x, window, stride, pad, ceil_mode):
     if not supported(x) or x.ndim != 4 or x.size == 0:
         return False
     try:
-        geometry(op, x, window, stride, pad, ceil_mode)
+        geometry(op, x.shape, window, stride, pad, ceil_mode)
     except (TypeError, ValueError):
         return False
     return True

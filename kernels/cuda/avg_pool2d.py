@@ -12,7 +12,7 @@ def supports(x, *, window, stride=None, pad=0, ceil_mode=False):
 
 
 def forward(x, *, window, stride=None, pad=0, ceil_mode=False):
-    g = _pool.geometry("avg_pool2d", x, window, stride, pad, ceil_mode)
+    g = _pool.geometry("avg_pool2d", x.shape, window, stride, pad, ceil_mode)
     y = empty(x, g.out_shape)
     _FORWARD(_pool.grid(_FORWARD, y.shape, x.dtype), contiguous(x), y, *g)
     return y, g

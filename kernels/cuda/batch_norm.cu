@@ -160,8 +160,8 @@ FN_KERNEL(256) batch_norm_gradient_sums(const T* dy, const T* x, const Acc* foun
     else gradient_sums<1>(r, dy, x, found, beta, y, passed, part);
 }
 
-// The gradients of gamma and beta, each where it is wanted; and `others` (2, channels), those of the mean and the variance
-// where these were given, else the mean of dy and what dx has of x - mean. x is not read, it only says which type T is.
+// The gradients of gamma and beta, each where it is wanted; and `others` (2, channels), those of the mean and of the
+// variance where these were given, else the mean of dy and what dx has of x - mean. x only says which type T is.
 FN_KERNEL(256) batch_norm_gradients(const T* x, const Acc* part, const Acc* found, int given, Acc* dgamma, Acc* dbeta,
                                     Acc* others, int64 rows, int channels, int64 each) {
     const int64 chunks = Rows{rows, channels, each}.chunks();

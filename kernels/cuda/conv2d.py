@@ -42,9 +42,14 @@ def supports(x, w, b=None, *, stride=1, pad=0, dilation=1, groups=1, conv_algori
 def forward(x, w, b=None, *, stride=1, pad=0, dilation=1, groups=1, conv_algorithm="auto"):
     x, w, b = map(contiguous, (x, w, b))
     g = geometry(x.shape, w.shape, stride, pad, dilation, groups)
-    chosen = next(way for way in WAYS if way.takes(x, g))
+    chosen = way(x, g)
     weights = chosen.weights(x, w)
     return chosen.forward(x, weights, b, g), (x, w, weights, b is not None, g, chosen)
+
+
+def way(x, g):
+    """The kernels that convolve x; g are the numbers of `geometry`."""
+    return next(candidate for candidate in WAYS if candidate.takes(x, g))
 
 
 def backward(dy, cache, needs=None):

@@ -2,21 +2,6 @@
 // entry and the pixels of y cut into parts. Neighbouring threads are neighbouring channels.
 #include "windows.cuh"
 
-// visit(pixel, channel) for all pixels x channels, spread over the threads of the grid, without divisions on the way.
-template <class F> void for_each_channel(int pixels, int channels, F visit) {
-    const int64 first = first_thread(), step = all_threads();
-    const int step_pixels = int(step / channels), step_channels = int(step % channels);
-    int channel = int(first % channels);
-    for (int64 pixel = first / channels; pixel < pixels; pixel += step_pixels) {
-        visit(int(pixel), channel);
-        channel += step_channels;
-        if (channel >= channels) {
-            channel -= channels;
-            pixel++;
-        }
-    }
-}
-
 FN_KERNEL(256) conv2d_direct_forward(const T* x, const Acc* w, const Acc* b, T* y, int images, int height, int width,
                                      int channels, int out_h, int out_w, int outputs, int kernel_h, int kernel_w,
                                      int stride_h, int stride_w, int pad_h, int pad_w, int dilation_h, int dilation_w,

@@ -14,4 +14,4 @@ def supports(x, *, window, stride=None, pad=0, ceil_mode=False):
 
 
 def forward(x, *, window, stride=None, pad=0, ceil_mode=False):
-    return largest(x, _pool.geometry("relu_max_pool2d", x, window, stride, pad, ceil_mode), True)
+    return largest(x, _pool.geometry("relu_max_pool2d", x.shape, window, stride, pad, ceil_mode), True)

@@ -61,3 +61,18 @@ struct Sent {
 };
 
 inline Acc entry_of(const T* pixel, int channel) { return pixel ? Acc(load(pixel + channel)) : Acc(0); }
+
+// visit(pixel, channel) for all pixels x channels, spread over the threads of the grid, without divisions on the way.
+template <class F> void for_each_channel(int pixels, int channels, F visit) {
+    const int64 first = first_thread(), step = all_threads();
+    const int step_pixels = int(step / channels), step_channels = int(step % channels);
+    int channel = int(first % channels);
+    for (int64 pixel = first / channels; pixel < pixels; pixel += step_pixels) {
+        visit(int(pixel), channel);
+        channel += step_channels;
+        if (channel >= channels) {
+            channel -= channels;
+            pixel++;
+        }
+    }
+}
