@@ -63,6 +63,9 @@ def sweep(options: argparse.Namespace) -> int:
         raise ValueError("a MODEL is needed, or --join JOURNAL")
     else:
         plan = None
+    for name in ("workers", "trials"):
+        if (given := getattr(options, name)) is not None and given < 1:
+            raise ValueError(f"--{name} must be at least 1 but is {given}")
     space = _space(options)
     search = options.search or ("grid" if all(isinstance(one, Choice) for one in space.values()) else "coarse")
     settings = {"train": _settings(options), "by": options.by}
@@ -135,11 +138,11 @@ def _rehearse(options: argparse.Namespace, space: Space) -> None:
     """What would fail in every trial fails here, before any: options, data, and values that an option does not take."""
     from fastnet import cli
 
-    values = {name: one.grid(2) for name, one in space.items()}
-    for name, all_of_it in values.items():
-        for value in all_of_it:
-            given = _with(options, {**{other: some[0] for other, some in values.items()}, name: value})
-            (_, data, *_), _ = cli.training(given, _load)
+    ends = {name: one.grid(2) for name, one in space.items()}
+    first = {name: values[0] for name, values in ends.items()}
+    # All are parsed before the first of them loads any data.
+    for given in [_with(options, {**first, name: value}) for name, values in ends.items() for value in values]:
+        (_, data, *_), _ = cli.training(given, _load)
     if not len(data.validation):
         raise ValueError("a sweep chooses by validation images, but the split has none")
     if data.identity.get("notice"):
@@ -224,8 +227,6 @@ def _runs(options: argparse.Namespace) -> argparse.Namespace:
 @contextmanager
 def _executor(options: argparse.Namespace) -> Iterator[tuple[Any, int]]:
     """An executor, None for processes of this machine, and how many trials it has at a time."""
-    if options.workers is not None and options.workers < 1:
-        raise ValueError(f"--workers must be at least 1 but is {options.workers}")
     if options.dask is None:
         if options.threads is not None and options.workers in (None, 1):
             from fastnet.cli import set_threads

@@ -77,11 +77,11 @@ class Runner:
             self._running[self.executor.submit(attempt, self.objective, trial)] = trial
 
     def _is_free(self, trial: Standing, lease: float) -> bool:
-        """Whether nobody is at it, or its owner has given no sign of life, for as long as we could have seen one: the
-        clocks of other machines are not asked."""
+        """Whether nobody is at it, its owner was a process of this machine that is gone, or its owner has given no sign
+        of life in a lease that we have seen pass: the clocks of other machines are not asked."""
         if trial.result is not None or trial.owner == self.owner:
             return False
-        if trial.owner is None:
+        if trial.owner is None or _is_gone(trial.owner):
             return True
         signs, since = self._seen.get(trial.number, (-1, 0.0))
         if trial.signs != signs:
@@ -177,3 +177,16 @@ class Runner:
         trials = [number for number in sorted(self._mine)
                   if sweep.trials[number].owner == self.owner and sweep.trials[number].result is None]
         return [{"event": "beat", "owner": self.owner, "trials": trials}] if trials else []
+
+
+def _is_gone(owner: str) -> bool:
+    host, _, pid = owner.rpartition(":")[0].rpartition(":")
+    if host != socket.gethostname() or not (pid.isascii() and pid.isdecimal()) or len(pid) > 9:
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass
+    return False

@@ -162,7 +162,7 @@ class Tuner:
         rows: list[tuple[str, ...]] = [("trial", "stage", *self.space, "value", "seconds", "state")]
         best = best_first(self.results, self._journal.sweep.minimize)[:1]
         for one in self.results:
-            value = "" if one.value is None else f"{one.value:.6g}{'*' if [one] == best else ' '}"
+            value = "" if one.value is None else f"{_short(one.value)}{'*' if [one] == best else ' '}"
             rows.append((str(one.trial), one.stage, *(_short(v) for v in one.parameters.values()), value,
                          f"{one.seconds:.1f}", one.state if one.error is None else f"failed: {one.error}"))
         if not seconds:
@@ -171,7 +171,9 @@ class Tuner:
 
 
 def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.4f}" if 0.1 <= abs(value) < 1e4 else f"{value:.4g}"
 
 
 def _alike(one: Parameters, other: Parameters) -> bool:
