@@ -1,9 +1,9 @@
 """Objectives for the tests of searches, where processes of their own find them.
 
-    python tests/searched.py JOURNAL WORKERS LEASE
+    python tests/searched.py JOURNAL WORKERS LEASE waiting|training
 
-runs the sweep that tests/test_sweep.py disturbs and prints its table. Trials 3 and 11 of it wait, the first time they
-are tried, to be killed: the file `PID.waiting` in their folder is named by who tries them.
+runs the sweep that tests/test_sweep.py disturbs and prints its table. Trials 3 and 11 of `waiting` wait, the first time
+they are tried, to be killed: the file `PID.waiting` in their folder is named by who tries them.
 """
 
 import math
@@ -12,7 +12,11 @@ import sys
 import time
 from pathlib import Path
 
+from tiny import dataset, model
+
 import fastnet as fn
+from fastnet.optim import schedules
+from fastnet.optim.schedules import Schedule
 
 SPACE = {"l2": fn.lab.Log(1e-5, 1e-1), "kind": ["a", "b"]}
 TRIALS, WAITING = 20, (3, 11)
@@ -44,10 +48,17 @@ def dying(trial):
     return bowl(trial)
 
 
-def sleeping(trial):
-    (trial.folder.parent / "begun").mkdir(parents=True, exist_ok=True)
-    (trial.folder.parent / "begun" / str(trial.number)).touch()
-    time.sleep(60)
+def training(trial):
+    """A run whose second epoch takes half a minute; without compiled kernels, which take long to load."""
+    usual = schedules.constant(0.01)
+
+    def rate(t):
+        time.sleep(t >= 30)
+        return usual(t)
+
+    with fn.backend.use("reference"):
+        return trial.fit(model(), dataset(), fn.SGD(momentum=0.9), Schedule(usual.name, usual.settings, rate),
+                         epochs=2, batch_size=2, penalty=fn.L2(trial["l2"])).result["validation_accuracy"]
 
 
 def search(objective, journal=None, **options):
@@ -58,4 +69,5 @@ if __name__ == "__main__":
     sys.modules["searched"] = sys.modules["__main__"]
     import searched
 
-    print(search(searched.waiting, Path(sys.argv[1]), workers=int(sys.argv[2]), lease=float(sys.argv[3])).table(False))
+    objective = getattr(searched, sys.argv[4])
+    print(search(objective, Path(sys.argv[1]), workers=int(sys.argv[2]), lease=float(sys.argv[3])).table(False))

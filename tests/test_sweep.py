@@ -34,8 +34,8 @@ def undisturbed():
     return search(unlucky).table(False)
 
 
-def start(path, workers=1, lease=1.0):
-    return subprocess.Popen([sys.executable, str(HERE / "searched.py"), str(path), str(workers), str(lease)],
+def start(path, workers=1, lease=1.0, objective="waiting"):
+    return subprocess.Popen([sys.executable, str(HERE / "searched.py"), str(path), str(workers), str(lease), objective],
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -105,6 +105,19 @@ def test_ctrl_c_gives_trials_back(path):
     until(lambda: not is_there(worker), 5)
 
 
+def test_ctrl_c_saves_what_trains(path):
+    """Two runs in two processes, in the middle of their second epoch, end with a checkpoint from there."""
+    sweep = start(path, workers=2, objective="training")
+    until(lambda: len(list(path.with_suffix("").glob("*/history.jsonl"))) == 2)
+    sweep.send_signal(signal.SIGINT)
+    _, err = sweep.communicate(timeout=30)
+    assert err.rstrip().endswith("KeyboardInterrupt") and err.count("Traceback") == 1
+    assert sorted(kinds(path, "released")) == [0, 1] and not kinds(path, "lost")
+    for number in (0, 1):
+        _, saved = checkpoint.load(path.with_suffix("") / f"trial-000{number}" / "checkpoint.safetensors")
+        assert 30 < saved["step"] < 60 and saved["sums"]["seen"] == 2 * (saved["step"] - 30)
+
+
 def test_a_trial_that_its_process_dies_of_fails(path, monkeypatch):
     monkeypatch.setattr(runner, "MOST_LOSSES", 2)
     tuner = Tuner(searched.dying, SPACE, journal=path, workers=2).coarse(3)
@@ -167,7 +180,8 @@ def test_dask_is_missing(run, without, tiny_data):  # noqa: F811
 # --- the command line ---
 
 @pytest.fixture
-def sweep(run, tiny_data):  # noqa: F811
+def sweep(run, tiny_data, monkeypatch):  # noqa: F811
+    monkeypatch.setattr("fastnet.train.loop.draw_curves", lambda folder: None)  # half of the time of a tiny run
     cli_sweep._load.cache_clear()
     yield lambda *arguments: run("sweep", *(("mlp2", "--epochs", 1, "--batch-size", 50) if arguments[0] != "--join"
                                             else ()), *arguments)
@@ -208,28 +222,24 @@ def test_sweep_over_lists_is_a_grid(sweep):
     assert f"best: trial {losses.index(min(losses))}, validation loss {min(losses):.4f}" in out
 
 
-def test_joining_runs_what_the_options_say(sweep, run):
+def test_joining_runs_what_the_options_say(sweep, run, monkeypatch):
     """One process plans and is interrupted at once; who joins it knows all the rest from the journal."""
-    fit = cli_sweep.Trial.fit
-
-    def interrupted(trial, *arguments, **settings):
+    def interrupted(*arguments, **settings):
         raise KeyboardInterrupt
 
-    options = ("--over", "l2=1e-3,1e-4", "--crop", 2, "--no-flip", "--option", "hidden=20", "--resized-crop", 0.5, 1,
-               "--journal", "a.jsonl", "--rate", "linear1.*=0.5", "--l1", 1e-5, "--proximal")
-    cli_sweep.Trial.fit = interrupted
-    try:
+    options = ("--over", "l2=1e-3,1e-4", "--vertical-flip", "--no-flip", "--option", "hidden=(20,)",
+               "--resized-crop", 0.5, 1, "--journal", "a.jsonl", "--rate", "linear1.*=0.5", "--l1", 1e-5, "--proximal")
+    with monkeypatch.context() as patch:
+        patch.setattr(cli_sweep.Trial, "fit", interrupted)
         status, _, err = sweep(*options)
-    finally:
-        cli_sweep.Trial.fit = fit
     assert status == 130 and err == "\ninterrupted; the same command goes on from a.jsonl\n"
     status, out, _ = run("sweep", "--join", "a.jsonl")
-    assert status == 0 and "2 trials" not in out.splitlines()[0]
+    assert status == 0 and "ended before" not in out
+    assert sweep(*options)[1].splitlines()[1:] == out.splitlines()[3:]  # the command finds its sweep ended
     config = json.loads(Path("a/trial-0001/config.json").read_text())
-    assert sweep(*options)[0] == 0
-    assert config["epochs"] == 1 and config["rates"] == {"linear1.*": 0.5} and config["augmentation"]["pad"] == 2
-    assert config["augmentation"]["resized_crop"] == [0.5, 1.0] and "20" in config["model"]["layers"][1]
-    assert [p["lambda"] if "lambda" in p else p for p in config["penalty"]]
+    assert config["epochs"] == 1 and config["rates"] == {"linear1.*": 0.5} and config["augmentation"]["vertical_flip"]
+    assert config["augmentation"]["resized_crop"] == [0.5, 1.0] and config["model"]["options"]["hidden"] == [20]
+    assert not config["augmentation"]["horizontal_flip"] and "1e-05" in str(config["penalty"])
 
 
 def test_every_trial_fails(sweep):
@@ -275,21 +285,3 @@ def test_joining_a_hostile_journal(path, run, settings):
     Tuner(bowl, {"l2": [1]}, journal=path, settings=settings).grid()
     status, out, err = run("sweep", "--join", path)
     assert status == 2 and one_line(err) and out == ""
-
-
-def test_an_interrupt_of_the_command_saves_its_runs(run, tmp_path, monkeypatch):
-    """Both workers save their runs, and the same command, with one, goes on from there."""
-    pytest.importorskip("sklearn", reason="the extra digits is not installed")
-    monkeypatch.chdir(tmp_path)
-    options = ("mlp2", "--data", "digits", "--over", "l2=1e-3,1e-4", "--journal", "a.jsonl", "--epochs")
-    assert run("train", *options[:3], "--epochs", 1)[0] == 0  # compiles the kernels where nobody has
-    sweep = subprocess.Popen([sys.executable, "-m", "fastnet", "sweep", *options, "2000", "--workers", "2"],
-                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    until(lambda: len(list(tmp_path.glob("a/*/history.jsonl"))) == 2)
-    sweep.send_signal(signal.SIGINT)
-    _, err = sweep.communicate(timeout=60)
-    assert (sweep.returncode, err) == (130, "\ninterrupted; the same command goes on from a.jsonl\n")
-    assert sorted(kinds(tmp_path / "a.jsonl", "released")) == [0, 1]
-    for number in (0, 1):
-        arrays, saved = checkpoint.load(tmp_path / f"a/trial-000{number}/checkpoint.safetensors")
-        assert 0 < saved["step"] < 2000 * 13 and arrays

@@ -64,9 +64,10 @@ class Runner:
                     events.append({"event": "claim", "trial": trial.number, "owner": self.owner, "time": time.time()})
             return events
 
-        for event in self.journal.update(decide):
-            standing = self.journal.sweep.trials[event["trial"]]
-            self._mine.add(standing.number)
+        claimed = [event["trial"] for event in self.journal.update(decide)]
+        self._mine.update(claimed)  # all of them first: an executor that refuses one leaves none claimed
+        for number in claimed:
+            standing = self.journal.sweep.trials[number]
             if standing.losses >= MOST_LOSSES:
                 self._end(standing.number, Outcome("failed", 0.0, error=f"the process that tried it died "
                                                                         f"{standing.losses} times"))
