@@ -6,7 +6,7 @@ from typing import Any
 
 from fastnet import plots
 from fastnet.lab.search.plan import Result
-from fastnet.lab.search.space import Choice, Log, Space
+from fastnet.lab.search.space import Choice, Distribution, Log, Space
 
 # Okabe & Ito's palette, and shapes that tell the searches apart in print.
 MARKS = {"coarse": ("#0072B2", "o"), "window": ("#D55E00", "s"), "factor": ("#009E73", "^"), "grid": ("#0072B2", "o"),
@@ -29,19 +29,24 @@ def draw_search(results: Sequence[Result], space: Space, path: Path, *, value: s
         panels = figure.subplots(1, len(space), sharey=True, squeeze=False)[0]
         scale, unit = (100, " (%)") if value.endswith("accuracy") else (1, "")
         for axis, (name, one) in zip(panels, space.items(), strict=True):
-            _panel(axis, results, name, isinstance(one, Choice), best, scale)
+            _panel(axis, results, name, one, best, scale)
             axis.set_xlabel(name.replace("_", " "))
+            axis.margins(y=0.12)  # leaves the bottom to those that failed
             if isinstance(one, Log):
                 axis.set_xscale("log")
+            if isinstance(one, Choice):
+                axis.set_xticks(range(len(one.values)), [str(value) for value in one.values])
+                axis.set_xlim(-0.5, len(one.values) - 0.5)
         panels[0].set_ylabel(value.replace("_", " ").capitalize() + unit)
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
         figure.savefig(path)
 
 
-def _panel(axis: Any, results: Sequence[Result], name: str, is_choice: bool, best: Result, scale: int) -> None:
+def _panel(axis: Any, results: Sequence[Result], name: str, one: Distribution, best: Result, scale: int) -> None:
     def place(result: Result) -> Any:
-        return str(result.parameters[name]) if is_choice else result.parameters[name]
+        value = result.parameters[name]
+        return one.values.index(value) if isinstance(one, Choice) else value
 
     for stage, (colour, marker) in MARKS.items():
         shown = [result for result in results if result.stage == stage and result.value is not None]
