@@ -11,7 +11,7 @@ import fastnet as fn
 from fastnet.lab import Choice, Log, Tuner, Uniform
 from fastnet.lab.search import space as spaces
 from fastnet.lab.search.figure import draw_search
-from fastnet.lab.search.plan import Result, Round, propose
+from fastnet.lab.search.plan import Result, Round, best_first, propose
 from fastnet.lab.search.trial import Trial, attempt
 
 LAMBDA = {"l2": Log(1e-5, 1e-1)}
@@ -58,6 +58,8 @@ def test_fine_searches_stay_around_the_best():
 
 
 def test_of_equals_the_first_is_best_and_one_is_enough_for_a_window():
+    equal = results((1e-4, 0.5), (1e-3, 0.5), (1e-2, 0.1), (1e-1, 0.1))
+    assert [[r.trial for r in best_first(equal, minimize)] for minimize in (False, True)] == [[0, 1, 2, 3], [2, 3, 0, 1]]
     window = propose(Round("window", {"trials": 20, "margin": 0.1}, 20), LAMBDA, 0, 3,
                      results((1e-4, 0.5), (1e-2, None)), False)
     assert all(abs(math.log10(row["l2"]) + 4) <= 0.1 for row in window)
