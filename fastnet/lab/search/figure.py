@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fastnet import plots
 from fastnet.lab.search.plan import Result
 from fastnet.lab.search.space import Choice, Distribution, Log, Space
+from fastnet.plots.style import COLOURS, written
 
-# Okabe & Ito's palette, and shapes that tell the searches apart in print.
-MARKS = {"coarse": ("#0072B2", "o"), "window": ("#D55E00", "s"), "factor": ("#009E73", "^"), "grid": ("#0072B2", "o"),
-         "tpe": ("#CC79A7", "D")}
+# Shapes tell the searches apart in print too.
+MARKS = {"coarse": (COLOURS[0], "o"), "window": (COLOURS[1], "s"), "factor": (COLOURS[2], "^"),
+         "grid": (COLOURS[5], "v"), "tpe": (COLOURS[3], "D")}
 
 
 def draw_search(results: Sequence[Result], space: Space, path: Path, *, value: str, best: Result, title: str) -> None:
@@ -19,13 +19,7 @@ def draw_search(results: Sequence[Result], space: Space, path: Path, *, value: s
 
     `value` is the name of the value; a name that ends in accuracy is drawn in per cent.
     """
-    import matplotlib
-
-    with matplotlib.rc_context(plots.STYLE):
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(max(4.8, 2.9 * len(space)), 3.2), dpi=150)
-        figure.suptitle(title, fontsize=10)
+    with written(path, max(4.8, 2.9 * len(space)), 3.2, title) as figure:
         panels = figure.subplots(1, len(space), sharey=True, squeeze=False)[0]
         scale, unit = (100, " (%)") if value.endswith("accuracy") else (1, "")
         for axis, (name, one) in zip(panels, space.items(), strict=True):
@@ -40,7 +34,6 @@ def draw_search(results: Sequence[Result], space: Space, path: Path, *, value: s
         panels[0].set_ylabel(value.replace("_", " ").capitalize() + unit)
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
-        figure.savefig(path)
 
 
 def _panel(axis: Any, results: Sequence[Result], name: str, one: Distribution, best: Result, scale: int) -> None:
