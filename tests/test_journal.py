@@ -1,5 +1,6 @@
 """The journal of a sweep: many writers, torn lines, full disks, and files that are no journals."""
 
+import fcntl
 import json
 import os
 import random
@@ -119,6 +120,24 @@ def test_four_processes_share_a_sweep(path):
     for kind in ("claim", "done", "failed"):
         numbers = [event["trial"] for event in events if event["event"] == kind]
         assert len(numbers) == len(set(numbers)) == {"claim": 20, "done": 19, "failed": 1}[kind]
+
+
+def test_who_works_gives_signs_of_life(path):
+    Tuner(lambda trial: time.sleep(0.5) or 1.0, {"a": [1]}, journal=path, lease=0.3).grid()
+    beats = [line["trials"] for line in lines(path) if line.get("event") == "beat"]
+    assert len(beats) >= 2 and all(trials == [0] for trials in beats)
+
+
+def test_who_writes_waits_for_the_lock(path):
+    journal = Journal(path, HEADER)
+    with open(path, "rb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        writer = threading.Thread(target=journal.update, args=(lambda sweep: [PLAN],))
+        writer.start()
+        writer.join(0.3)
+        assert writer.is_alive() and len(lines(path)) == 1
+    writer.join(10)
+    assert len(lines(path)) == 2
 
 
 def test_a_worker_of_this_machine_that_is_gone_loses_its_trial_at_once(path):
