@@ -19,13 +19,17 @@ class FeatureMaps:
     maps      {layer's name: (H, W, C) or (D,)}, in the type of the model
     kinds     {layer's name: Conv2d, BatchNorm, ...}
     image     the image (H, W, C) as it was given, uint8 or floating
-    ended_by  why not every layer could run at this size, None where all did
+    ended_by  why not every layer asked for could run at this size, None where all did
     """
 
     maps: dict[str, np.ndarray]
     kinds: dict[str, str]
     image: np.ndarray
     ended_by: str | None
+
+
+class _Complete(Exception):
+    """Ends a pass when all that was asked for has been seen."""
 
 
 def feature_maps(model: Sequential, image: np.ndarray, standardization: Standardization | None = None, *,
@@ -59,21 +63,27 @@ def feature_maps(model: Sequential, image: np.ndarray, standardization: Standard
         model.output_shape(image.shape)
     except ValueError as error:
         ended_by = str(error)
+    wanted = {name for name in names.values() if any(fnmatchcase(name, pattern) for pattern in patterns)}
     maps: dict[str, np.ndarray] = {}
     kinds: dict[str, str] = {}
 
     def tap(layer: Layer, x: Array, y: Array) -> None:
-        if any(fnmatchcase(names[id(layer)], pattern) for pattern in patterns):
-            maps[names[id(layer)]] = np.array(to_numpy(y)[0])
-            kinds[names[id(layer)]] = layer.kind
+        name = names[id(layer)]
+        if name in wanted:
+            maps[name] = np.array(to_numpy(y)[0])
+            kinds[name] = layer.kind
+            if len(maps) == len(wanted):
+                raise _Complete  # the rest of the network, at the size of a photograph, is work for nothing
 
     with single_threaded_blas():
         try:
             model(x, replace(INFERENCE, tap=tap))
+        except _Complete:
+            ended_by = None
         except ValueError:
             if ended_by is None:
                 raise
-    missing = [name for name in patterns if name in names.values() and name not in maps]
+    missing = [name for name in patterns if name in wanted and name not in maps]
     if missing or not maps:
         raise ValueError(f"feature_maps: {', '.join(missing or patterns)} cannot be reached with an image of "
                          f"{image.shape}: {ended_by}")

@@ -61,7 +61,7 @@ def loss_contours(surfaces: Mapping[str, Mapping[str, Any]], path: Path, *, titl
     levels = np.geomspace(least, most, 18)
     levels[-1] *= 1 + 1e-6  # so that the largest value is inside
     count = len(grids)
-    with written(path, 3.0 * count + 1.0, 3.2, title) as figure:
+    with written(path, 3.0 * count + 1.4, 3.2, title) as figure:
         axes = figure.subplots(1, count, squeeze=False)[0]
         for axis, (name, grid) in zip(axes, grids.items(), strict=True):
             a, b = (np.array(surfaces[name][key], float) for key in ("a", "b"))
