@@ -69,7 +69,11 @@ def test_recorder_by_definition(reference, optimizer, names):
     expected = slow_rows(make_step, names, etas)
     step = make_step(net())
     recorder = lab.Recorder(parameters="linear2.w" if len(names) == 1 else "*", step_sizes=etas)
-    losses = [float(recorder(step, x, labels)) for x, labels in zip(X, LABELS, strict=True)]
+    losses = []
+    for x, labels in zip(X, LABELS, strict=True):
+        _, gradients = fn.loss_and_gradients(step.model, x, labels)
+        losses.append(float(recorder(step, x, labels)))
+        assert bits(step.model.gradients()) == bits(gradients)  # those of the step, for whoever looks after it
     found = recorder.recording()
     columns = np.stack([found.gradient_norm, found.update_norm, found.same_batch, found.consecutive, found.smoothness,
                         found.published_smoothness], axis=1)
@@ -129,6 +133,14 @@ def test_what_is_watched_and_how_often():
                                                                      0.0255, 0.01325, 1e-3)]
 
 
+def test_gradients_of_steps_that_are_no_neighbours_are_not_compared(reference):
+    step, recorder = fn.TrainStep(net(), fn.SGD(0.1)), lab.Recorder()
+    for taken in (step, lambda x, y: recorder(step, x, y), step, lambda x, y: recorder(step, x, y)):
+        taken(X[0], LABELS[0])
+    found = recorder.recording()
+    assert np.isnan(found.consecutive).all() and (found.first_step, found.steps.tolist()) == (1, [1, 3])
+
+
 def test_recorder_errors():
     with pytest.raises(ValueError, match="every must be at least 1"):
         lab.Recorder(every=0)
@@ -156,9 +168,9 @@ def test_a_run_that_diverges_is_recorded_up_to_there(reference):
 
 
 def test_band():
-    found = lab.band({0.1: [3, 2, 1], 0.2: [4.0, np.nan], 0.3: [5, np.inf, np.nan]}, steps=[10, 20, 30])
-    np.testing.assert_array_equal(found.low, [3, 2, 1])
-    np.testing.assert_array_equal(found.high, [5, 2, 1])
+    found = lab.band({0.1: [3, -2, 1], 0.2: [4.0, np.nan], 0.3: [5, np.inf, np.nan]}, steps=[10, 20, 30])
+    np.testing.assert_array_equal(found.low, [3, -2, 1])
+    np.testing.assert_array_equal(found.high, [5, -2, 1])
     assert (found.steps.tolist(), found.curves.tolist()) == ([10, 20, 30], [3, 1, 1])
     assert found.diverged == {"0.2": 20, "0.3": 20}
     nothing = lab.band({"a": [1.0, np.nan], "b": [2.0]})

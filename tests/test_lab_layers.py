@@ -111,7 +111,7 @@ def sparse():
     w = net.parameters()["linear2.w"]
     w[...] = RNG.normal(size=w.shape)
     w[:3] = 0
-    w[3] = 1e-4
+    w[3] = 9e-4
     w[4, 0], w[4, 1] = 7.0, -2.5
     return net
 
@@ -124,7 +124,8 @@ def test_histograms_by_counting():
     for low, high, count in zip(found.edges, found.edges[1:], found.counts, strict=False):
         assert count == sum(low <= value < high or value == high == 2.0 for value in w)
     assert found.outside == sum(abs(value) > 2.0 for value in w) >= 2
-    assert (found.zeros, found.near_zero) == (30, 40 + sum(1e-4 < abs(value) <= 1e-3 for value in w))
+    assert found.near_zero >= 40
+    assert (found.zeros, found.near_zero) == (30, sum(abs(value) <= 1e-3 for value in w))
     assert found.zeros / found.size == fn.sparsity(net)["linear2.w"]
     assert found.near_zero / found.size == fn.sparsity(net, 1e-3)["linear2.w"]
     assert (found.mean, found.std, found.largest) == (pytest.approx(np.mean(w)), pytest.approx(np.std(w)), 7.0)
@@ -200,12 +201,12 @@ def test_activity_by_definition():
 
 
 def test_dead_units_are_dead_on_every_image_of_the_epoch(reference):
-    """Channel 0 is never active, channel 1 on the second batch alone, channel 2 always."""
+    """Channel 0 is never active, channel 1 on the first batch alone, channel 2 always."""
     net = fn.Sequential([fn.Conv2d(1, 3, 1), fn.ReLU(), fn.GlobalAvgPool(), fn.Linear(3, 2)])
     net.parameters()["conv2d1.w"][...] = [[[[0, 1, 0]]]]
     net.parameters()["conv2d1.b"][...] = [-1, 0, 1]
     step, activity = fn.TrainStep(net, fn.SGD(1e-30)), lab.Activity()
-    for epoch, sign in ((0, -1), (0, 1), (1, -1)):
+    for epoch, sign in ((0, 1), (0, -1), (1, -1)):
         activity(step, np.full((2, 4, 4, 1), sign, np.float32), np.array([0, 1]), None, epoch)
     found = [{row.name: (row.units, row.dead) for row in epoch.layers} for epoch in activity.epochs()]
     assert [row["relu1"] for row in found] == [(3, 1), (3, 2)] and found[0]["conv2d1"] == (3, None)
