@@ -51,11 +51,10 @@ def both_passes(call: Call, dy: np.ndarray, implementation: str) -> Callable[[],
 
 
 def cotangent(call: Call) -> np.ndarray:
-    """A random dy in the type of x; 1 for a loss."""
+    """A random dy in the type of y; 1 for a loss."""
     with backend.use("reference"):
         y, _ = backend.run(call.op, *call.arrays.values(), **call.size.options)
-    x = call.arrays["x"]
-    return np.ones((), x.dtype) if y.ndim == 0 else np.random.default_rng(1).standard_normal(y.shape).astype(x.dtype)
+    return np.ones((), y.dtype) if y.ndim == 0 else np.random.default_rng(1).standard_normal(y.shape).astype(y.dtype)
 
 
 def measure(call: Call, *, torch: bool = True, seconds: float = 0.5, least: int = 3) -> OpResult:

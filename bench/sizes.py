@@ -25,7 +25,8 @@ class Size(NamedTuple):
     @property
     def label(self) -> str:
         shapes = ["x".join(map(str, shape)) for shape in (self.x, self.w) if shape]
-        options = (f"{key}={value}" for key, value in self.options.items() if key not in ("key", "layers"))
+        hidden = ("key", "layers", "seed", "augmentation")
+        options = (f"{key}={value}" for key, value in self.options.items() if key not in hidden)
         return " ".join([*shapes, *options])
 
 
@@ -38,7 +39,11 @@ _SAME = {"pad": 1}
 _PRODUCTS = (Size((100, 3072), w=(3072, 50)), Size(ROWS, w=(50, 50)), Size((128, 400), w=(400, 120)),
              Size((128, 512), w=(512, 512)))
 
+_AUGMENTED = {"seed": 0, "augmentation": {"pad": 4, "horizontal_flip": True}}
+
 SIZES: dict[str, tuple[Size, ...]] = {
+    "augment_conv2d": (Size((128, 32, 32, 3), _SAME | _AUGMENTED, (3, 3, 3, 64)),
+                       Size((128, 32, 32, 3), _AUGMENTED, (5, 5, 3, 6))),
     "avg_pool2d": _POOL,
     "batch_norm": _MAPS,
     "batch_norm_add_relu": _MAPS[:2],
@@ -129,7 +134,10 @@ def _call(op: str, size: Size) -> Call:
         "x": lambda: rng.standard_normal(x), "w": lambda: rng.standard_normal(w) / math.sqrt(math.prod(w[:-1])),
         "b": lambda: rng.standard_normal(w[-1]),
         "gamma": lambda: rng.uniform(0.5, 1.5, (w or x)[-1]), "beta": lambda: rng.standard_normal((w or x)[-1]),
-        "mean": lambda: rng.standard_normal(x[-1]), "var": lambda: rng.uniform(0.5, 1.5, x[-1]),
+        "images": lambda: rng.integers(0, 256, x, dtype=np.uint8), "indices": lambda: rng.permutation(x[0]),
+        "epoch": lambda: np.zeros(1, int), "scale": lambda: rng.uniform(0.01, 0.02, x[1:]),
+        "mean": lambda: rng.standard_normal(x[1:] if "images" in parameters(op) else x[-1]),
+        "var": lambda: rng.uniform(0.5, 1.5, x[-1]),
         "vector": lambda: rng.standard_normal(w) / 8,
         "shortcut": lambda: rng.standard_normal(x), "targets": lambda: rng.uniform(0, 1, x),
         "labels": lambda: rng.integers(0, CLASSES, x[0]), "samples": lambda: np.arange(x[0]),

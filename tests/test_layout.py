@@ -17,7 +17,7 @@ PACKAGES = {"fastnet": ROOT / "fastnet", "fastnet.kernels": ROOT / "kernels", "f
 
 # Package or module -> which others of ours it may import. Inside a package any import is fine.
 BELOW_TRAIN = {"nn", "optim", "data", "backend", "plots", "arrays", "devices", "shapes", "paths", "functions",
-               "shadows", "graphs"}
+               "shadows", "graphs", "unmade"}
 MAY_IMPORT: dict[str, set[str]] = {
     "arena": set(),
     "arrays": {"arena"},
@@ -25,15 +25,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     "devices": set(),
     "graphs": set(),
     "shadows": {"arrays"},
+    "unmade": {"arrays", "backend"},
     "plots": set(),
     "paths": set(),
     "ops": {"shapes", "arrays", "functions"},  # functions: dropout draws its mask with Philox
     "functions": {"shapes", "arrays", "ops"},  # ops: a perceptron's step is theirs, one after the other
     "kernels": {"shapes", "arrays", "paths", "functions.philox"},  # and the function that a kernel is the twin of
     "backend": {"ops", "kernels", "functions", "arrays"},
-    "nn": {"backend", "arrays", "devices", "shapes", "paths", "functions"},
+    "nn": {"backend", "arrays", "devices", "shapes", "paths", "functions", "unmade"},
     "optim": {"backend", "arrays", "shapes", "paths", "functions"},
-    "data": {"backend", "arrays", "devices", "shapes", "paths", "functions"},
+    "data": {"backend", "arrays", "devices", "shapes", "paths", "functions", "unmade"},
     "check": {"nn", "backend", "ops", "functions", "arrays", "devices", "shapes"},
     "train": BELOW_TRAIN,
     "environment": {"arrays", "devices", "paths", "kernels"},

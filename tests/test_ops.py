@@ -29,7 +29,7 @@ engine.install()
 ROOT = Path(fastnet.__file__).parents[1]
 OPS = ops()
 POOLS = ["avg_pool2d", "global_avg_pool", "max_pool2d", "relu_max_pool2d"]
-BATCHED = {"x", "labels", "targets", "samples", "shortcut"}  # arrays with an entry a sample
+BATCHED = {"x", "labels", "targets", "samples", "indices", "shortcut"}  # arrays with an entry a sample
 BATCH_NORMS = [op for op in OPS if hasattr(backend.module("reference", op), "statistics")]  # with those of the batch
 ELEMENTWISE = [op for op in OPS if len(argument_names(backend.module("reference", op), 0)) == 1 and op not in POOLS]
 FLOAT32_BOUND = 2e-6  # of the largest entry: 17 roundings
@@ -94,6 +94,12 @@ def cast(case: Case, x_type, parameter_type=None) -> list:
     return [a if a is None or a.dtype.kind != "f" else a.astype(t) for a, t in zip(case.arrays, kinds, strict=False)]
 
 
+def stored(case: Case, dtype) -> dict:
+    """The case's options for results of a type that no array has: those of images that are read as bytes."""
+    takes = inspect.signature(backend.module("reference", case.op).forward).parameters
+    return {**case.options, "dtype": dtype} if "dtype" in takes else case.options
+
+
 def both_passes(module, arrays, options, dy=None):
     """(y, dy, gradients); dy is random unless given."""
     y, cache = module.forward(*arrays, **options)
@@ -151,11 +157,12 @@ def test_float32_agrees(case, implementation, library):
 def test_float16_storage(case, implementation, library):
     """x, y and dx in 16 bits, parameters and their gradients in 32: the reference, and no kernel by accident."""
     module, arrays = found(case.op, implementation), on(library, cast(case, np.float16, np.float32))
-    if implementation != "reference" and not module.supports(*arrays, **case.options):
+    options = stored(case, np.float16)
+    if implementation != "reference" and not module.supports(*arrays, **options):
         with backend.use(implementation), pytest.raises(ValueError, match=f"does not support {case.op}"):
-            backend.run(case.op, *arrays, **case.options)
+            backend.run(case.op, *arrays, **options)
         return
-    y, dy, gradients = both_passes(module, arrays, case.options)
+    y, dy, gradients = both_passes(module, arrays, options)
     assert y.dtype == np.float16
     for a, gradient in zip(arrays, gradients, strict=False):
         assert gradient is None or gradient.dtype == a.dtype
@@ -174,15 +181,15 @@ def _strided(x):
 def test_bfloat16_storage(case, implementation, library):
     """As in 16 bits of the other kind, by the kernels that take them."""
     bfloat16 = pytest.importorskip("ml_dtypes").bfloat16
-    module, stored = found(case.op, implementation), cast(case, bfloat16, np.float32)
-    arrays = on(library, stored)
-    if not module.supports(*arrays, **case.options):
+    module, given = found(case.op, implementation), cast(case, bfloat16, np.float32)
+    arrays, options = on(library, given), stored(case, bfloat16)
+    if not module.supports(*arrays, **options):
         pytest.skip("falls back")
-    y, dy, gradients = both_passes(module, arrays, case.options)
+    y, dy, gradients = both_passes(module, arrays, options)
     assert y.dtype == bfloat16
-    for a, gradient in zip(stored, gradients, strict=False):
+    for a, gradient in zip(given, gradients, strict=False):
         assert gradient is None or gradient.dtype == a.dtype
-    widened = [a if a is None or a.dtype != bfloat16 else a.astype(np.float32) for a in stored]
+    widened = [a if a is None or a.dtype != bfloat16 else a.astype(np.float32) for a in given]
     theirs, their_gradients = expected(case, widened, to_numpy(dy))
     layers = len(case.options.get("layers", [case.op]))  # a perceptron rounds after each
     assert_close([y, *gradients], [theirs, *their_gradients], layers * BFLOAT16_BOUND)
@@ -248,11 +255,13 @@ def _many(case, size=1 << 17):
     """The case's arrays as float32 with so many samples that x has `size` entries; parameters stay as they are."""
     names = argument_names(backend.module("reference", case.op), 0)
     arrays = cast(case, np.float32)
-    repeats = -(-size // arrays[0].size)
+    first = next(i for i, a in enumerate(arrays) if a.dtype.kind == "f")
+    repeats = -(-size // arrays[first].size)
     tiled = [np.concatenate([a] * repeats) if name in BATCHED else a
              for name, a in zip(names, arrays, strict=False)]
     # No two samples alike, or a mix-up of rows would not show. 1.25 keeps its distance from the kinks.
-    tiled[0] *= np.random.default_rng(2).uniform(1, 1.25, (len(tiled[0]),) + (1,) * (tiled[0].ndim - 1)).astype("f")
+    x = tiled[first]
+    x *= np.random.default_rng(2).uniform(1, 1.25, (len(x),) + (1,) * (x.ndim - 1)).astype("f")
     return tiled
 
 
@@ -425,6 +434,8 @@ WINDOWS = ({"window": 0}, {"window": 5}, {"window": 2, "stride": 0}, {"window": 
            {"window": 2.5}, {"window": (2, 2, 2)}, {"window": (2, 7)})
 W = np.ones((3, 3, 3, 6))
 C, ONES = np.ones(3), np.ones(5)
+AUGMENTED = {"images": IMAGES.astype(np.uint8), "indices": LABELS, "samples": LABELS, "epoch": LABELS[:1],
+             "mean": IMAGES[0], "scale": IMAGES[0], "w": W, "b": np.ones(6)}
 KEY = {"p": 0.5, "key": (1, 2, 3)}
 LINEAR = [("integer x", (INTEGERS, X.T, None), {}), ("integer w", (X, INTEGERS.T, None), {}),
           ("1-d x", (C, X.T, None), {}), ("4-d x", (np.ones((5, 2, 2, 3)), X.T), {}), ("1-d w", (X, C), {}),
@@ -441,6 +452,17 @@ FIXED_NORM = [("integer x", (INTEGERS, C, C, C, C), {}), ("1-d x", (C, C, C, C, 
               ("mean", (X, C, C, C[:2], C), {}), ("var", (X, C, C, C, C[:2]), {}),
               ("no var", (X, C, C, C), {}), ("eps=0", (X, C, C, C, C), {"eps": 0})]
 MALFORMED = {
+    "augment_conv2d": [
+        *((f"{name} {fault}", tuple({**AUGMENTED, name: wrong}.values()), {"seed": 1}) for name, fault, wrong in (
+            ("images", "of floats", IMAGES), ("indices", "outside", LABELS + 9), ("indices", "of floats", LABELS * 1.0),
+            ("samples", "too few", LABELS[:3]), ("samples", "missing", None), ("epoch", "two", LABELS[:2]),
+            ("epoch", "negative", LABELS[:1] - 1), ("epoch", "a float", ONES[:1]), ("mean", "of 2-d", IMAGES[0, 0]),
+            ("scale", "of integers", IMAGES[0].astype(int)), ("w", "3-d", W[0]), ("w", "channels", W[:, :, :2]),
+            ("w", "missing", None), ("b", "shape", C))),
+        *((f"{o}", tuple(AUGMENTED.values()), {"seed": 1} | o) for o in (
+            {"seed": -1}, {"seed": 2**64}, {"augmentation": {"cutout": 1}}, {"augmentation": {"pad": 9}},
+            {"augmentation": {"vertical_flip": 1}}, {"stride": 0}, {"pad": -1}, {"groups": 2}, {"dilation": 4},
+            {"conv_algorithm": "fast"}))],
     "linear": LINEAR,
     "linear_relu": LINEAR,
     "perceptron": [("integer x", (INTEGERS, ONES), {"layers": (Hidden(3, 1, 0),)}),

@@ -157,6 +157,22 @@ def _conv2d(rng):
         yield f"{kernel[0]}x{kernel[1]} " + ", ".join(f"{k}={v}" for k, v in options.items()), (x, w, b), options
 
 
+def _augment_conv2d(rng):
+    for size, kernel, augmentation, options in (
+            ((6, 5, 3), (3, 3, 3, 8), {"pad": 2, "horizontal_flip": True}, {"pad": 1}),
+            ((6, 7, 3), (5, 3, 3, 4), {"vertical_flip": True}, {"stride": (1, 2)}),
+            ((5, 5, 2), (2, 2, 2, 9), {}, {"pad": (0, 1), "dilation": 2})):
+        images = rng.integers(0, 256, (9, *size), dtype=np.uint8)
+        indices, w = rng.integers(0, 9, 5), rng.standard_normal(kernel)
+        mean, scale = rng.normal(120, 20, size), rng.uniform(0.01, 0.03, size)
+        b = rng.standard_normal(kernel[-1]) if augmentation else None
+        label = [f"{kernel[0]}x{kernel[1]}", *(f"{k}={v}" for k, v in options.items()), *(f"augmentation {k}" for k in
+                                                                                         augmentation)]
+        yield (", ".join(label),
+               (images, indices, indices + 1000, np.array([3]), mean, scale, w, b),
+               {"seed": 2**40 + 7, "augmentation": augmentation, **options})
+
+
 def _pool(rng):
     for shape, options in (((5, 4, 4, 2), {"window": 2}), ((5, 5, 7, 2), {"window": 3, "stride": 2, "pad": 1}),
                            ((5, 5, 4, 2), {"window": (2, 3), "stride": (2, 1)}),
@@ -233,6 +249,7 @@ def _huber(rng):
 
 
 _CASES = {
+    "augment_conv2d": _augment_conv2d,
     "conv2d": _conv2d,
     "conv2d_relu_max_pool2d": _conv2d_relu_max_pool2d,
     "max_pool2d": _pool,

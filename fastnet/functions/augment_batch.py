@@ -74,6 +74,20 @@ def last_resort(height, width):
     return min(height, round(width * 4 / 3)), min(width, round(height * 4 / 3))
 
 
+def check(function, images, indices, samples, mean, scale, key, **options):
+    """Raise what `run` raises for arguments that do not fit, in the name of `function`."""
+    standardize_batch.check(function, images, indices, mean, scale)
+    if samples.dtype.kind not in "iu":
+        raise TypeError(f"{function}: samples are {samples.dtype}, but integers are needed")
+    if samples.shape != indices.shape:
+        raise ValueError(f"{function}: samples have shape {tuple(samples.shape)} but indices {tuple(indices.shape)}; "
+                         f"one id a sample is needed")
+    if len(key) != 2 or not (0 <= key[0] < 2**64 and 0 <= key[1] < 2**32):
+        raise ValueError(f"{function}: key must be (seed, epoch) of 64 and 32 bits but is {key}")
+    if wrong := problem(images.shape[1:3], **options):
+        raise ValueError(f"{function}: {wrong}")
+
+
 def run(images, indices, samples, mean, scale, *, key, pad=0, horizontal_flip=False, vertical_flip=False,
         resized_crop=None, cutout=0, dtype="float32"):
     """Return y of `dtype`. `samples` are sample ids, `key` is (seed, epoch).
@@ -81,20 +95,9 @@ def run(images, indices, samples, mean, scale, *, key, pad=0, horizontal_flip=Fa
     Raises what `standardize_batch` raises; TypeError for samples that are not integers; ValueError where they are not
     one for each index, for a key that is not two numbers of 64 and 32 bits, and for options that do not fit.
     """
-    standardize_batch.check("augment_batch", images, indices, mean, scale)
-    if samples.dtype.kind not in "iu":
-        raise TypeError(f"augment_batch: samples are {samples.dtype}, but integers are needed")
-    if samples.shape != indices.shape:
-        raise ValueError(f"augment_batch: samples have shape {tuple(samples.shape)} but indices "
-                         f"{tuple(indices.shape)}; one id a sample is needed")
-    if len(key) != 2 or not (0 <= key[0] < 2**64 and 0 <= key[1] < 2**32):
-        raise ValueError(f"augment_batch: key must be (seed, epoch) of 64 and 32 bits but is {key}")
+    check("augment_batch", images, indices, samples, mean, scale, key, pad=pad, horizontal_flip=horizontal_flip,
+          vertical_flip=vertical_flip, resized_crop=resized_crop, cutout=cutout)
     height, width = images.shape[1:3]
-    wrong = problem((height, width), pad=pad, horizontal_flip=horizontal_flip, vertical_flip=vertical_flip,
-                    resized_crop=resized_crop, cutout=cutout)
-    if wrong:
-        raise ValueError(f"augment_batch: {wrong}")
-
     xp = array_module(images)
     count = FIRST_ATTEMPT + 4 * ATTEMPTS if resized_crop else FIRST_ATTEMPT
     words = philox.run(samples, seed=key[0], stream=philox.AUGMENT, epoch=key[1], count=count)

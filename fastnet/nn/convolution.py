@@ -11,6 +11,7 @@ from fastnet.nn.initializers import Initializer
 from fastnet.nn.layer import Backward, Context, Layer, Shape, require_maps
 from fastnet.nn.parameters import Parameter, collect
 from fastnet.shapes import Size
+from fastnet.unmade import Unmade
 
 
 class Conv2d(Layer):
@@ -58,7 +59,32 @@ class Conv2d(Layer):
                 "conv_algorithm": self.conv_algorithm}
 
     def __call__(self, x: Array, context: Context) -> tuple[Array, Backward]:
-        return self.run("", x)
+        return self._read(x) if isinstance(x, Unmade) else self.run("", x)
+
+    def takes(self, x: Unmade) -> bool:
+        arrays, options = self._images(x)
+        return backend.pair("augment_conv2d", *arrays, **options) is not backend.module("reference", "augment_conv2d")
+
+    def _images(self, x: Unmade) -> tuple[tuple[Array | None, ...], dict[str, Any]]:
+        """Arrays and options of `augment_conv2d`."""
+        w, b = self.parameters_here["w"], self.parameters_here.get("b")
+        arrays, options = x.call()
+        return (*arrays, w.value, b.value if b else None), {**options, **self._op_options()}
+
+    def _read(self, x: Unmade) -> tuple[Array, Backward]:
+        """The passes on images that are read where the data set lies; they have no gradient."""
+        arrays, options = self._images(x)
+        y, all_gradients = backend.run("augment_conv2d", *arrays, **options)
+        others = len(arrays) - 2
+
+        def gradients(dy: Array, needs: tuple[bool, ...], into: tuple[Array | None, ...]) -> tuple[Array | None, ...]:
+            found = all_gradients(dy, (False,) * others + needs[1:], (None,) * others + into[1:])
+            return None, *found[others:]
+
+        def back(dy: Array, needs_dx: bool = True) -> Array | None:
+            return collect(gradients, dy, False, [self.parameters_here.get(key) for key in ("w", "b")])
+
+        return y, back
 
     def run(self, then: str, x: Array, **options: Any) -> tuple[Array, Backward]:
         """The passes of the op that is the convolution and what `then` names, "" or "_relu_max_pool2d" (`options`)."""

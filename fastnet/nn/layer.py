@@ -11,6 +11,7 @@ import numpy as np
 
 from fastnet.arrays import Array
 from fastnet.nn.parameters import Parameter
+from fastnet.unmade import Unmade
 
 Backward = Callable[..., Array | None]  # back(dy, needs_dx=True) -> dx, or None when it is not needed
 Shape = tuple[int, ...]  # of one sample, without the batch axis
@@ -46,6 +47,10 @@ class Layer:
 
     def __call__(self, x: Array, context: Context) -> tuple[Array, Backward]:
         raise NotImplementedError
+
+    def takes(self, x: Unmade) -> bool:
+        """Whether the layer can be given a batch that is not made yet instead of an array."""
+        return False
 
     def children(self) -> list["Layer"]:
         """The layers inside this one, in order."""

@@ -35,6 +35,7 @@ from fastnet.nn.layer import (
 )
 from fastnet.nn.layers import Dropout, Linear
 from fastnet.nn.parameters import ParameterStore
+from fastnet.unmade import Unmade
 
 PREDICT_BATCH = 500  # images a pass: enough to keep the kernels busy, little enough to stay in the last-level cache
 
@@ -81,6 +82,9 @@ class Sequential(Container):
                 self.store  # noqa: B018  (makes it)
         chain = self._chain if self._fused is None or context.tap is not None else self._fused
         return chain(x, context)
+
+    def takes(self, x: Unmade) -> bool:
+        return any(layer.takes(x) for layer in (self._fused or self._chain).layers[:1])
 
     def whole_step(self, x: Array, labels: Array, context: Context,
                    options: Mapping[str, Any]) -> tuple[Array, Array] | None:
@@ -209,8 +213,14 @@ class Sequential(Container):
     def prepare(self, x: Array) -> Array:
         """x, from whatever library, in the model's type; not copied where it is of that type.
 
+        A batch that is not made yet is made, unless the first layer takes it as it is.
         Raises TypeError for an x that is not floating (uint8 images must be normalised) or on another device.
         """
+        if isinstance(x, Unmade):
+            self.store  # noqa: B018  (makes the arrays that the first layer looks at)
+            if x.dtype == self.dtype and self.takes(x):
+                return x
+            x = x.made()
         x = self.accept("x", x)
         if not hasattr(x, "dtype"):
             raise TypeError(f"x must be an array, got {type(x).__name__}")

@@ -80,7 +80,7 @@ def fit(model: Sequential, data: Dataset, optimizer: Optimizer, schedule: Schedu
                      rates=rates, accumulate=accumulate)
     standardization = Standardization.fit(data.train.images, normalization)
     batches = Batches(data.train, standardization, batch_size, seed=seed, dtype=model.dtype, augmentation=augmentation,
-                      device=model.device)
+                      device=model.device, unmade=True)
     if accumulate > (least := len(data.train) % batch_size or batch_size):
         raise ValueError(f"fit: accumulate is {accumulate}, but the smallest batch of an epoch has only {least} images")
     state = RunState(step, None if average is None else WeightAverage(model, average), early_stopping)

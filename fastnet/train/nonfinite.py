@@ -5,18 +5,20 @@ from dataclasses import replace
 from fastnet.arrays import Array, array_module
 from fastnet.nn.layer import Context, Layer
 from fastnet.nn.sequential import Sequential, named_layers
+from fastnet.unmade import Unmade, made
 
 
 class NonFiniteError(FloatingPointError):
     """A loss is NaN or infinite. Holds the step (counted from 0) and the batch: x, labels, samples."""
 
-    def __init__(self, step: int, where: str, x: Array, labels: Array, samples: Array) -> None:
+    def __init__(self, step: int, where: str, x: Array | Unmade, labels: Array, samples: Array) -> None:
         super().__init__(f"the loss is not finite at step {step}: {where}")
-        self.step, self.where, self.x, self.labels, self.samples = step, where, x, labels, samples
+        self.step, self.where, self.x, self.labels, self.samples = step, where, made(x), labels, samples
 
 
-def explain(model: Sequential, x: Array, context: Context) -> str:
+def explain(model: Sequential, x: Array | Unmade, context: Context) -> str:
     """Name the first array that is not finite: the input, a parameter, or a layer's output in the forward pass."""
+    x = made(x)
     if (text := _entry(x)) is not None:
         return f"the input x is not finite, {text}"
     for name, value in model.parameters().items():

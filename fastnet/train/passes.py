@@ -8,6 +8,8 @@ from fastnet.arrays import Array, array_module
 from fastnet.nn.layer import Context
 from fastnet.nn.layers import Dropout
 from fastnet.nn.sequential import Sequential
+from fastnet.unmade import form as form_of
+from fastnet.unmade import room
 
 WARM_UPS = 2  # the first compiles, the second finds the memory of the first: what it needs more, a recording would too
 
@@ -43,7 +45,7 @@ class GraphedPasses:
 
     def __call__(self, x: Array, labels: Array, context: Context, scale: float) -> tuple[Array, Array]:
         batch = [x, labels, context.samples]
-        form = self._forms.setdefault(tuple((a.shape, a.dtype) for a in batch), _Form())
+        form = self._forms.setdefault(tuple(map(form_of, batch)), _Form())
         baked = self._baked(context, scale)
         if form.baked != baked:
             form.baked, form.warm_ups, form.replay = baked, 0, None
@@ -51,7 +53,7 @@ class GraphedPasses:
             form.warm_ups += 1
             return self._recorder.warm_up(lambda: self._passes(x, labels, context, scale))
         if not form.batch:
-            form.batch = [array_module(x).empty(a.shape, a.dtype) for a in batch]
+            form.batch = [room(a) for a in batch]
         for fixed, given in zip(form.batch, batch, strict=True):
             fixed[...] = given
         if form.replay is None:

@@ -12,14 +12,15 @@ WANTED = 1024  # blocks that keep the largest card busy
 _SUM = Kernel("conv2d_parts", "conv2d_sum")
 
 
-def in_parts(launch, x, total, pixels, tiles, wanted=WANTED):
+def in_parts(launch, x, total, pixels, tiles, wanted=WANTED, unit=None):
     """`total`, into which goes what `launch(grid, parts, chunk)` computes.
 
-    It sums `chunk` pixels for each entry of parts (P, *total.shape), with `tiles` blocks a part, about `wanted` in all.
-    `x` only says which type T is.
+    It sums `chunk` pixels (or whatever is counted, in multiples of `unit`) for each entry of parts (P, *total.shape),
+    with `tiles` blocks a part, about `wanted` in all. `x` only says which type T is.
     """
-    units = -(-pixels // UNIT)
-    chunk = -(-units // max(1, min(wanted // tiles, units))) * UNIT
+    unit = unit or UNIT
+    units = -(-pixels // unit)
+    chunk = -(-units // max(1, min(wanted // tiles, units))) * unit
     many = -(-pixels // chunk)
     parts = total if many == 1 else empty(total, (many, *total.shape))
     launch(blocks(tiles * many), parts, chunk)

@@ -59,6 +59,10 @@ inline float widen(bf16 x) { return from_bits(uint32(x.bits) << 16); }
 inline void narrow(half& y, float x) { asm("cvt.rn.f16.f32 %0, %1;" : "=h"(y.bits) : "f"(x)); }
 inline void narrow(bf16& y, float x) { asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(y.bits) : "f"(x)); }
 
+// a b, rounded. Any other product the compiler may fuse with a sum, which rounds only once.
+inline float rounded_product(float a, float b) { return __fmul_rn(a, b); }
+inline double rounded_product(double a, double b) { return __dmul_rn(a, b); }
+
 // Barriers: all threads of the block; all lanes of the warp.
 inline void sync_threads() { __syncthreads(); }
 inline void sync_warp() { __syncwarp(); }

@@ -67,11 +67,12 @@ def backward_into(dy, cache, needs, into):
     if needs_w:
         dw = chosen.dw(x, dy, empty(w) if dw_into is None else dw_into, g)
     if needs_b and with_b:
-        db = _db(dy, empty(w, w.shape[3:]) if db_into is None else db_into)
+        db = bias_gradient(dy, empty(w, w.shape[3:]) if db_into is None else db_into)
     return dx, dw, db
 
 
-def _db(dy, into):
+def bias_gradient(dy, into):
+    """`into`, into which goes db of a convolution."""
     pixels, outputs = math.prod(dy.shape[:3]), len(into)
     return in_parts(lambda grid, parts, chunk: _DB(grid, dy, parts, chunk, pixels, outputs), dy, into, pixels,
                     -(-outputs // WARP))

@@ -77,6 +77,9 @@ inline void narrow(half& y, float x) {
     else y.bits = uint16(sign | (size - (112u << 23) + 0xfff + (size >> 13 & 1)) >> 13);
 }
 
+inline float rounded_product(float a, float b) { return a * b; }
+inline double rounded_product(double a, double b) { return a * b; }
+
 inline void sync_threads(FN_LINE) { emulator::barrier(line); }
 inline void sync_warp(FN_LINE) { emulator::gather("sync_warp", 0, line); }
 
