@@ -13,7 +13,6 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 from emulator.arrays import EmulatedArray, emulated
-from test_augmentation import arguments
 from test_optimizers import ALL
 
 from fastnet import backend
@@ -35,7 +34,7 @@ def test_in_the_simulator():
                           cwd=HERE.parent, env={**os.environ, "NUMBA_ENABLE_CUDASIM": "1"}, capture_output=True,
                           text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert int(re.search(r"^(\d+) passed in", done.stdout, re.M)[1]) > 100
+    assert int(re.search(r"^(\d+) passed in", done.stdout, re.M)[1]) > 80
 
 
 @pytest.fixture
@@ -67,25 +66,6 @@ def check(ptx, dtype):
     assert not re.search(r"\.approx|\.full|\.ftz", ptx)
 
 
-def fused(ptx):
-    """The products that are fused with a sum, except by powers of two, which are exact anyway."""
-    return [line for line in re.findall(r"fma.*", ptx) if not re.search(r"0d3F[C-E]0000000000000", line)]
-
-
-@on_both_types
-def test_images_are_rounded_as_the_reference_s(compiled, dtype):
-    images, indices, samples, mean, scale = map(emulated, arguments(dtype=dtype))
-    for options in ({"pad": 4}, {"resized_crop": (0.08, 1.0)}):
-        backend.call("augment_batch", images, indices, samples, mean, scale, key=(1, 2), dtype=dtype, **options)
-    backend.call("standardize_batch", images, indices, mean, scale, dtype=dtype)
-    assert sorted(compiled) == ["_crop", "_resize", "_run"]
-    for name, ptx in compiled.items():
-        assert not fused(ptx)
-        if name != "_resize":  # rectangles are in float64
-            check(ptx, dtype)
-        assert not re.search(r"\.approx|\.full|\.ftz", ptx)
-
-
 @on_both_types
 @pytest.mark.parametrize("name", ["sgd", "momentum", "adam", "adagrad", "adadelta", "adamax", "rmsprop"])
 def test_updates_are_in_the_type_of_the_vectors(compiled, name, dtype):
@@ -103,21 +83,6 @@ def test_other_functions_are_in_the_type_of_the_vectors(compiled, dtype):
     check(compiled.pop("_step"), dtype)
     backend.call("soft_threshold", w, threshold=0.1)
     check(compiled.pop("_step"), dtype)
-
-
-def test_a_product_that_may_be_fused_is_seen(compiled):
-    def plain(x, y):
-        y[0] += x[0] * x[1]
-
-    def rounded(x, y):
-        y[0] += _numba.product(x[0], x[1])
-
-    for dtype in ("float32", "float64"):
-        x = emulated(np.ones(2, dtype))
-        for function in (plain, rounded):
-            _numba.launch(SimpleNamespace(py_func=function), 1, 1, x, x)
-        assert fused(compiled["plain"])
-        assert not fused(compiled["rounded"])
 
 
 def test_launches_by_cupy(monkeypatch):

@@ -62,7 +62,7 @@ def forward_backward(model: Sequential, x: Array, labels: Array, context: Contex
             total = value if parts == 1 else total + share * value
             logits.append(wide)
     store.finish_gradients()
-    return total, logits[0] if parts == 1 else array_module(x).concatenate(logits)
+    return total, logits[0] if parts == 1 else array_module(y).concatenate(logits)
 
 
 def _part(samples: Array | None, start: int, stop: int) -> Array | None:

@@ -4,5 +4,5 @@ A source includes `common.cuh`, which has the types, and all of CUDA that is not
 can run it without a GPU, too. It is compiled once for each storage type T. `_launch` has it compiled and passes the
 arguments; `_arrays` makes results. They have the same bits in every run: sums have a fixed order, and no atomics.
 
-The updates and what makes batches of images, plain arithmetic entry by entry, are in Numba-CUDA instead: see `_numba`.
+The updates, plain arithmetic entry by entry, are in Numba-CUDA instead: see `_numba`.
 """

@@ -14,9 +14,7 @@ from numba import cuda
 from fastnet.arrays import array_module
 
 try:
-    from numba.cuda import types
     from numba.cuda.core import config
-    from numba.cuda.extending import overload
 except ImportError as error:  # what Numba itself has under this name is older
     raise ImportError(f"CUDA kernels in Python need the package numba-cuda, which is missing ({error}): "
                       "pip install 'fastnet[cuda12]' or 'fastnet[cuda13]'") from error
@@ -62,17 +60,3 @@ def launch(kernel, grid, threads, *arguments):
     finally:
         config.CUDA_LOW_OCCUPANCY_WARNINGS = asked
     configured(*given)
-
-
-def product(a, b):
-    """a b, rounded. Any other product the compiler may fuse with a sum, which rounds only once."""
-    return a * b
-
-
-@overload(product, target="cuda")
-def _product(a, b):
-    if a == b == types.float32:
-        return lambda a, b: cuda.libdevice.fmul_rn(a, b)
-    if a == b == types.float64:
-        return lambda a, b: cuda.libdevice.dmul_rn(a, b)
-    return None

@@ -6,7 +6,7 @@
 | plain multiply-adds | everything else: sums in the order of `conv2d`'s, and so its bits |
 
 A block has a band of an image in shared memory, each pixel standardized once and rounded to the type of y. An index
-that is no image makes its sample NaN; sample ids and the epoch are taken as the 32-bit words that Philox's counter holds.
+that is no image makes its sample NaN; sample ids and the epoch are taken as the 32-bit words that Philox counts in.
 """
 
 import math
