@@ -215,10 +215,10 @@ def test_batches_are_handed_out_unmade_only_on_a_device():
 
 
 def test_a_recorded_step_reads_the_samples_and_the_epoch_of_each_batch(monkeypatch):
-    def trained(graph, epochs=2):
+    def trained(graph):
         step = fn.TrainStep(stem("norm"), fn.SGD(0.05, momentum=0.9), graph=graph)
         losses = [float(step(*batch, epoch)) for batches in [unmade_batches(), unmade_batches(dtype="float16")]
-                  for epoch in range(epochs) for batch in batches.epoch(epoch, 4)]
+                  for epoch in range(3) for batch in batches.epoch(epoch, 4)]
         return losses, bits({key: a.get() for key, a in step.model.state().items()}), step
 
     *ordinary, _ = trained(False)
