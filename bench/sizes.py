@@ -1,6 +1,5 @@
 """The sizes at which ops are timed: those of the networks' layers, a few for each op."""
 
-import functools
 import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -125,7 +124,6 @@ def sizes(op: str) -> tuple[Size, ...]:
     return SIZES[op]
 
 
-@functools.cache
 def _call(op: str, size: Size) -> Call:
     """Random float32 arrays; what each is follows from its name. Raises ValueError for an unknown one."""
     rng = np.random.default_rng(0)
@@ -136,7 +134,7 @@ def _call(op: str, size: Size) -> Call:
         "gamma": lambda: rng.uniform(0.5, 1.5, (w or x)[-1]), "beta": lambda: rng.standard_normal((w or x)[-1]),
         "images": lambda: rng.integers(0, 256, x, dtype=np.uint8), "indices": lambda: rng.permutation(x[0]),
         "epoch": lambda: np.zeros(1, int), "scale": lambda: rng.uniform(0.01, 0.02, x[1:]),
-        "mean": lambda: rng.standard_normal(x[1:] if "images" in parameters(op) else x[-1]),
+        "mean": lambda: rng.standard_normal(x[1:] if "images" in backend.arguments(op) else x[-1]),
         "var": lambda: rng.uniform(0.5, 1.5, x[-1]),
         "vector": lambda: rng.standard_normal(w) / 8,
         "shortcut": lambda: rng.standard_normal(x), "targets": lambda: rng.uniform(0, 1, x),

@@ -129,15 +129,20 @@ def _each(change):
     return _returned(lambda gradients: tuple(None if g is None else change(g) for g in gradients))
 
 
+def _without_first(gradients):
+    first = next((i for i, g in enumerate(gradients) if g is not None), 0)
+    return tuple(None if i == first else g for i, g in enumerate(gradients))
+
+
 CONTRACTS = (
     Mistake("cache of the first call", "backward uses what the module kept of its first call", KEEPING,
             pair=_first_cache, names=(" is wrong", "after a forward pass on other numbers")),
     Mistake("cache of the last call", "backward uses what the module kept of its last call", KEEPING,
             pair=_last_cache, names=("after a forward pass on other numbers",)),
     Mistake("x changed in place", "forward works in the memory of its input", pair=_changing_x,
-            names=("forward changes x",)),
+            names=("forward changes x", "forward changes mean")),
     Mistake("x changed later", "backward works in the memory of the input that the cache holds",
-            pair=_changing_x_later, names=("backward changes x",)),
+            pair=_changing_x_later, names=("backward changes x", "backward changes mean")),
     Mistake("dy changed in place", "backward works in the memory of dy", (
         *SEVERAL, "relu", "leaky_relu", "elu", "gelu", "swish", "sigmoid", "tanh", "max_pool2d", "relu_max_pool2d",
         "avg_pool2d", "global_avg_pool", "dropout"), pair=_changing_dy, names=("backward changes dy",)),
@@ -157,6 +162,6 @@ CONTRACTS = (
             names=("), but ",)),
     Mistake("gradient forgotten", "the last gradient is not returned", pair=_returned(
         lambda gradients: gradients[:-1]), names=("backward returns",)),
-    Mistake("None for a gradient", "None is returned for the first array", pair=_returned(
-        lambda gradients: (None, *gradients[1:])), names=(" is None, but ",)),
+    Mistake("None for a gradient", "None is returned for the first array that has one", pair=_returned(
+        _without_first), names=(" is None, but ",)),
 )
