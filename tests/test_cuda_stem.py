@@ -209,9 +209,9 @@ def test_others_get_arrays(model, options):
     assert bits(dict(enumerate(map(np.array, found)))) == bits(dict(enumerate(map(np.array, expected))))
 
 
-def unmade_batches(device="emulated", **options):
+def unmade_batches(device="emulated", per="channel", **options):
     split = dataset().train
-    return Batches(split, Standardization.fit(split.images, "channel"), 8, seed=4, device=device, unmade=True,
+    return Batches(split, Standardization.fit(split.images, per), 8, seed=4, device=device, unmade=True,
                    augmentation=Augmentation(pad=1, vertical_flip=True), **options)
 
 
@@ -228,14 +228,14 @@ def test_batches_are_handed_out_unmade_only_on_a_device():
 def test_a_recorded_step_reads_the_samples_and_the_epoch_of_each_batch(monkeypatch):
     def trained(graph):
         step = fn.TrainStep(stem("norm"), fn.SGD(0.05, momentum=0.9), graph=graph)
-        losses = [float(step(*batch, epoch)) for batches in [unmade_batches(), unmade_batches(dtype="float16")]
+        losses = [float(step(*batch, epoch)) for batches in (unmade_batches(), unmade_batches(per="pixel"))
                   for epoch in range(3) for batch in batches.epoch(epoch, 4)]
         return losses, bits({key: a.get() for key, a in step.model.state().items()}), step
 
     *ordinary, _ = trained(False)
     *replayed, step = trained(True)
     assert ordinary == replayed and len(set(ordinary[0])) == len(ordinary[0])
-    assert [form.replay is not None for form in step._passes._forms.values()] == [True] * 4  # and of the made batches
+    assert [form.replay is not None for form in step._passes._forms.values()] == [True] * 4
     for missed in ("indices", "samples", "epoch"):
         filled = set()
 
