@@ -64,7 +64,13 @@ def _mutants(options: argparse.Namespace) -> int:
 
 
 def _mutate(options: argparse.Namespace) -> int:
-    raise NotImplementedError
+    from fastnet.check.mutants import source
+
+    if options.module:
+        raise ValueError("--mutate changes fastnet's own ops; for those of a file there is --mutants")
+    reports = source.mutate(options.names or None)
+    print(align(list(source.rows(reports)), right=(1, 2, 3, 4)))
+    return _verdict(source.alive(reports), source.total(reports))
 
 
 def _verdict(alive: Sequence[str], total: str) -> int:

@@ -35,7 +35,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "nn": {"backend", "arrays", "devices", "shapes", "paths", "functions", "unmade"},
     "optim": {"backend", "arrays", "shapes", "paths", "functions"},
     "data": {"backend", "arrays", "devices", "shapes", "paths", "functions", "unmade"},
-    "check": {"nn", "backend", "ops", "functions", "arrays", "devices", "shapes"},
+    "check": {"nn", "backend", "ops", "functions", "arrays", "devices", "shapes", "optim"},
     "train": BELOW_TRAIN,
     "environment": {"arrays", "devices", "paths", "kernels"},
     "lab": BELOW_TRAIN | {"train"},

@@ -10,6 +10,7 @@ from fastnet.check.cases import Case, cases, ops
 from fastnet.check.mutants.activations import ACTIVATIONS
 from fastnet.check.mutants.contracts import CONTRACTS
 from fastnet.check.mutants.general import GENERAL
+from fastnet.check.mutants.levels import LEVELS, PartMistake
 from fastnet.check.mutants.losses import LOSS_MISTAKES
 from fastnet.check.mutants.mistake import Mistake, Mutant
 from fastnet.check.mutants.normalization import NORMALIZATION
@@ -39,18 +40,21 @@ def check_mutants(names: Iterable[str] | None = None, implementations: Sequence[
                   device: str = "cpu") -> list[Outcome]:
     """Every mistake (or those of the ops or mistakes that are named) in every implementation that an op has.
 
+    Mistakes above the ops (`levels`) are among them unless ops or implementations are named.
+
     A mutant lives if the check passes it, or accuses something else, on every case of the op. Raises ValueError for a
     name that is neither an op nor a mistake.
     """
     names = None if names is None else list(names)
-    chosen = [n for n in names or [] if n in CATALOGUE]
-    wanted = [n for n in names or [] if n not in CATALOGUE]
+    chosen = [n for n in names or [] if n in CATALOGUE or n in LEVELS]
+    wanted = [n for n in names or [] if n not in chosen]
     if wrong := [n for n in wanted if n not in ops()]:
-        raise ValueError(f"{', '.join(map(repr, wrong))}: no such op or mistake; mistakes are {', '.join(CATALOGUE)}")
+        raise ValueError(f"{', '.join(map(repr, wrong))}: no such op or mistake; ops are {', '.join(ops())}; mistakes "
+                         f"are {', '.join([*CATALOGUE, *LEVELS])}")
     library = devices.library(device)
     order = backend.ORDER.get(library.__name__, ("reference",)) if implementations is None else implementations
     found = []
-    for op in wanted or ops():
+    for op in wanted or (ops() if not chosen or set(chosen) & set(CATALOGUE) else []):
         inputs = [_moved(case, library) for case in cases(op, seed)]
         for implementation in order:
             module = backend.module(implementation, op)
@@ -62,7 +66,16 @@ def check_mutants(names: Iterable[str] | None = None, implementations: Sequence[
                              or module.supports(*case.arrays, **case.options)]
                     found.append(put_in(mistake, op, implementation, module, taken, backend.module("reference", op),
                                         seed))
+    if not wanted and implementations is None:
+        found += [_in_part(mistake) for mistake in LEVELS.values() if not chosen or mistake.name in chosen]
     return [outcome for outcome in found if outcome is not None]
+
+
+def _in_part(mistake: PartMistake) -> Outcome:
+    """A mistake above the ops. Where the right part fails its check too, the check proves nothing: the mutant lives."""
+    right, report = mistake.check(mistake.right), mistake.check(mistake.broken)
+    killed = right.passed and any(mistake.names in line for line in report.failures)
+    return Outcome(mistake.name, mistake.part, "parts", killed, report.case, report.failures, report.autopsy)
 
 
 def put_in(mistake: Mistake, op: str, implementation: str, module: Any, inputs: Iterable[Case], oracle: Any = None,

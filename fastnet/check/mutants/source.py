@@ -63,7 +63,7 @@ def mutate(names: Iterable[str] | None = None, every: int = 1) -> list[Report]:
 
 
 def _mutated(op, every):
-    original = backend.module("reference", op)
+    original: Any = backend.module("reference", op)
     inputs = [(case, *_passes(original, case)) for case in cases(op)]
     count, survivors = 0, []
     for number, (change, tree) in enumerate(mutants(inspect.getsource(original))):
@@ -71,44 +71,46 @@ def _mutated(op, every):
             continue
         count += 1
         if not _killed(op, original, tree, inputs):
-            survivors.append(Survivor(op, change, EQUIVALENT.get((op, change), "")))
+            survivors.append(Survivor(op, change, _reason(op, change)))
     return Report(op, count, survivors)
+
+
+def _reason(op, change):
+    line, _, new = change.partition(" -> ")
+    line = line + "$" if new == "(left out)" else new + "$"  # $: the end of the line
+    return next((why for (where, piece), why in EQUIVALENT.items() if where == op and piece in line), "")
 
 
 def mutants(source: str) -> Iterator[tuple[str, ast.Module]]:
     """(what is changed, as "function: old -> new", the changed tree) for every place and change of an op's source."""
     tree = ast.parse(source)
     for function in (f for f in tree.body if isinstance(f, ast.FunctionDef) and f.name not in CHECKS):
-        seen: dict[str, int] = {}
+        line = _lines(function)
         for node, parent, key, at in _places(function):
-            for new in _changes(node, parent, key):
-                old, text = ast.unparse(node), "(left out)" if new is None else ast.unparse(new)
-                change = f"{function.name}: {old} -> {text}".replace("\n", " ")
-                seen[change] = seen.get(change, 0) + 1
-                if seen[change] > 1:
-                    change += f" ({seen[change]})"
-                yield change, _with(tree, parent, key, at, ast.Pass() if new is None else new)
+            for new in _changes(node):
+                changed, twin = _with(tree, parent, key, at, ast.Pass() if new is None else new, line[node])
+                text = "(left out)" if new is None else _header(twin)
+                yield f"{function.name}: {_header(line[node])} -> {text}", changed
 
 
 def _places(function) -> Iterator[tuple[ast.AST, ast.AST, str, int | None]]:
-    """(node, its parent, where it stands in the parent) of all that computes in a function."""
+    """(node, its parent, where it stands in the parent) of all that computes in a function.
+
+    Bare calls and conditions for an error refuse arguments, and are left alone like `CHECKS`.
+    """
+    refusing = {id(inner) for node in ast.walk(function)
+                if isinstance(node, ast.Expr) or (isinstance(node, ast.If) and isinstance(node.body[0], ast.Raise))
+                for inner in ast.walk(node)}
     for parent in ast.walk(function):
-        if isinstance(parent, ast.Raise | ast.arguments):
-            continue
         for key, value in ast.iter_fields(parent):
             if key in ("args", "decorator_list", "returns") and isinstance(parent, ast.FunctionDef):
                 continue
             for at, node in enumerate(value) if isinstance(value, list) else [(None, value)]:
-                if isinstance(node, ast.AST) and not _inside_raise(function, node):
+                if isinstance(node, ast.AST) and id(node) not in refusing:
                     yield node, parent, key, at
 
 
-def _inside_raise(function, node):
-    return any(node is inner for refusal in ast.walk(function) if isinstance(refusal, ast.Raise)
-               for inner in ast.walk(refusal))
-
-
-def _changes(node, parent, key) -> Iterator[ast.AST | None]:
+def _changes(node) -> Iterator[ast.AST | None]:
     """The replacements of a node; None leaves a statement out."""
     if isinstance(node, ast.BinOp):
         for kind in BINARY.get(type(node.op), ()):
@@ -126,7 +128,7 @@ def _changes(node, parent, key) -> Iterator[ast.AST | None]:
     elif isinstance(node, ast.IfExp):
         yield node.body
         yield node.orelse
-    elif isinstance(node, ast.Constant) and type(node.value) in (int, float):
+    elif isinstance(node, ast.Constant) and isinstance(node.value, int | float) and not isinstance(node.value, bool):
         yield ast.Constant(node.value + 1)
         if node.value:
             yield ast.Constant(0)
@@ -134,22 +136,34 @@ def _changes(node, parent, key) -> Iterator[ast.AST | None]:
         yield ast.AugAssign(node.target, BINARY[type(node.op)][0](), node.value)
         yield ast.Assign([node.target], node.value)
         yield None
-    elif isinstance(node, ast.Assign | ast.For) or (isinstance(node, ast.If) and key == "body"):
-        yield None
-    elif isinstance(node, ast.Expr) and not isinstance(node.value, ast.Constant):
+    elif isinstance(node, ast.Assign | ast.For | ast.If):
         yield None
 
 
-def _with(tree, parent, key, at, new):
-    """A copy of the tree in which one child of `parent` is another node."""
-    number = next(i for i, node in enumerate(ast.walk(tree)) if node is parent)
+def _lines(function):
+    """The statement that each node stands in."""
+    line: dict[ast.AST, ast.AST] = {}
+    for parent in ast.walk(function):
+        for child in ast.iter_child_nodes(parent):
+            line[child] = child if isinstance(child, ast.stmt) else line.get(parent, child)
+    return line
+
+
+def _header(statement):
+    """The first line of a statement; of a compound one the line that ends with a colon."""
+    return ast.unparse(statement).partition("\n")[0]
+
+
+def _with(tree, parent, key, at, new, line):
+    """A copy of the tree in which one child of `parent` is another node, and what `line` is in the copy."""
     changed = copy.deepcopy(tree)
-    twin = next(node for i, node in enumerate(ast.walk(changed)) if i == number)
+    twins = dict(zip(ast.walk(tree), ast.walk(changed), strict=True))
     if at is None:
-        setattr(twin, key, new)
+        setattr(twins[parent], key, new)
     else:
-        getattr(twin, key)[at] = new
-    return ast.fix_missing_locations(changed)
+        getattr(twins[parent], key)[at] = new
+    whole = line is getattr(parent, key) or (at is not None and getattr(parent, key)[at] is line)
+    return ast.fix_missing_locations(changed), new if whole else twins[line]
 
 
 def _passes(module, case):
@@ -205,7 +219,8 @@ def alive(reports: Iterable[Report]) -> list[str]:
 def total(reports: list[Report]) -> str:
     mutants, survivors = sum(r.mutants for r in reports), [s for r in reports for s in r.survivors]
     known = sum(bool(s.reason) for s in survivors)
-    return f"{mutants - len(survivors)} of {mutants} mutants killed, {known} more equivalent, {len(survivors) - known} alive"
+    return (f"{mutants - len(survivors)} of {mutants} mutants killed, {known} more equivalent, "
+            f"{len(survivors) - known} alive")
 
 
 if __name__ == "__main__":
