@@ -1,7 +1,8 @@
 """What a wrong gradient looks like, beside the right one: the likely cause in a line, with the op's equation.
 
-The right gradient is known from the complex step (from differences, where a forward pass takes no complex numbers);
-for arrays that are not too large so is the whole Jacobian, with which it can be told what a sum left out.
+The right gradient is that of the oracle where its backward pass agrees with the evidence, else it is known from the
+complex step (from differences, where a forward pass takes no complex numbers) for arrays that are not too large. Either
+gives the gradient for any other dy too, with which it can be told what a sum left out.
 """
 
 import inspect
@@ -32,18 +33,23 @@ def likely_cause(what: str, clue: Clue, equation: str = "") -> str:
 
 
 def of_op(arguments: Mapping[str, tuple[int, Evidence]], wrong: Sequence[str], found: Mapping[str, np.ndarray],
-          forward: Callable, oracle: Callable | None, arrays: Sequence[Array], options: dict[str, Any], u: np.ndarray,
-          samples: int, module: Any) -> list[str]:
-    """A line for each wrong gradient of an op. `arguments`: name -> (place among the arrays, evidence)."""
-    known = {name: _right(place, e, forward, oracle, arrays, options, u) for name, (place, e) in arguments.items()
+          module: Any, oracle: Any, exact: Callable | None, arrays: Sequence[Array], options: dict[str, Any],
+          u: np.ndarray, samples: int) -> list[str]:
+    """A line for each wrong gradient of an op.
+
+    `arguments`: name -> (place among the arrays, evidence); `exact`, the forward pass that takes complex numbers.
+    """
+    known = {name: (_of_oracle(place, e, oracle, arrays, options, u) if oracle is not None else None)
+             or _worked_out(place, e, module.forward, exact, arrays, options, u)
+             for name, (place, e) in arguments.items()
              if len(wrong) < 2 or name in wrong or found[name].shape in [found[w].shape for w in wrong]}
     lines = []
     for name in wrong:
-        right, jacobian = known[name]
-        tolerance = 1e-9 if oracle is not None else 1e-6
-        clue = Clue(found[name], right, tolerance, samples, jacobian, u, to_numpy(arrays[arguments[name][0]]),
+        right, of_dy = known[name]
+        tolerance = 1e-9 if exact is not None else 1e-6
+        clue = Clue(found[name], right, tolerance, samples, of_dy, u, to_numpy(arrays[arguments[name][0]]),
                     {other: r for other, (r, _) in known.items() if other != name})
-        lines.append(likely_cause(f"d{name}", clue, equation(module, f"d{name}")))
+        lines.append(likely_cause(f"d{name}", clue, equation(oracle or module, f"d{name}")))
     return lines
 
 
@@ -63,8 +69,23 @@ def equation(module: Any, what: str) -> str:
     return ""
 
 
-def _right(place, evidence, forward, oracle, arrays, options, u):
-    """(the right gradient, NaN where it is not known; the Jacobian or None)."""
+def _of_oracle(place, evidence, oracle, arrays, options, u):
+    """(the right gradient, its function of dy) by the oracle's backward pass; None where that is missing or wrong."""
+    if not callable(getattr(oracle, "backward", None)):
+        return None
+    host = [None if a is None else np.array(to_numpy(a)) for a in arrays]
+    _, cache = oracle.forward(*(a.astype(np.float64) if a is not None and a.dtype.kind == "f" else a for a in host),
+                              **options)
+
+    def of_dy(dy):
+        return np.asarray(oracle.backward(dy, cache)[place])
+
+    right = of_dy(u)
+    return None if evidence.wrong(right) else (right, of_dy)
+
+
+def _worked_out(place, evidence, forward, oracle, arrays, options, u):
+    """(the right gradient, NaN where it is not known; its function of dy, or None) by numerical derivatives."""
     shape = tuple(arrays[place].shape)
     size = int(np.prod(shape))
     if size > MOST_ENTRIES or size * u.size > MOST_PRODUCTS:
@@ -79,7 +100,11 @@ def _right(place, evidence, forward, oracle, arrays, options, u):
         flat[j] = flat[j] + 1j * H
         jacobian[j] = np.asarray(oracle(*values, **options)[0]).imag.reshape(-1) / H
         flat[j] = flat[j].real
-    return (jacobian @ u.reshape(-1)).reshape(shape), jacobian
+
+    def of_dy(dy):
+        return (jacobian @ dy.reshape(-1)).reshape(shape)
+
+    return of_dy(u), of_dy
 
 
 def _spread(shape, coordinates, numeric):

@@ -141,8 +141,7 @@ def check_op(module: Any, arrays: Sequence[Array], options: dict[str, Any] | Non
     samples, without_sample = _samples(module, arrays, options, names, dy, found)
     if wrong := [argument for argument, e in evidence.items() if e.wrong(found[argument])]:
         report.autopsy += autopsy.of_op({names[i]: (i, evidence[names[i]]) for i in floating if names[i] in evidence},
-                                        wrong, found, module.forward, exact, arrays, options, u, samples,
-                                        oracle or module)
+                                        wrong, found, module, oracle, exact, arrays, options, u, samples)
     corrupt(report, found, evidence, samples, without_sample, float(np.linalg.norm(_host(dy))), seed)
     return _finished(report, raises)
 

@@ -14,15 +14,15 @@ import numpy as np
 class Clue:
     """A wrong array, the right one (NaN where it is not known), and what else helps to tell.
 
-    `jacobian` is dy_i/dx_j as (entries of the array, entries of y), `u` the op's dy; `x` is the argument itself and
-    `others` the right gradients of other arguments. `tolerance` is what counts as equal, in units of the largest entry.
+    `u` is the op's dy, and `of_dy` gives the right gradient for another one; `x` is the argument itself and `others`
+    the right gradients of other arguments. `tolerance` is what counts as equal, in units of the largest entry.
     """
 
     wrong: np.ndarray
     right: np.ndarray
     tolerance: float = 1e-9
     samples: int = 0
-    jacobian: np.ndarray | None = None
+    of_dy: Callable[[np.ndarray], np.ndarray] | None = None
     u: np.ndarray | None = None
     x: np.ndarray | None = None
     others: Mapping[str, np.ndarray] = field(default_factory=dict)
@@ -85,12 +85,11 @@ def dy_left_out(clue: Clue) -> str | None:
     if clue.u.size == 1:  # of a loss: a number
         said = clue.same(clue.wrong * clue.u, clue.right) and abs(float(clue.u.reshape(-1)[0]) - 1) > 1e-3
         return "is what it should be for a dy of 1: dy is left out" if said else None
-    if clue.jacobian is None:
+    if clue.of_dy is None:
         return None
-    wrong = clue.wrong.reshape(-1)
-    if clue.same(wrong, clue.jacobian.sum(axis=1)):
+    if clue.same(clue.wrong, clue.of_dy(np.ones_like(clue.u))):
         return "is what it should be for a dy of ones: dy is left out"
-    if clue.same(wrong, clue.jacobian @ np.abs(clue.u).reshape(-1)):
+    if clue.same(clue.wrong, clue.of_dy(np.abs(clue.u))):
         return "is what it should be for |dy|: the sign of dy is lost"
     return None
 
@@ -201,12 +200,12 @@ def rows_scaled(clue: Clue) -> str | None:
 
 def part_of_sum(clue: Clue) -> str | None:
     """The right derivative, but for a dy of which a part is lost or counted twice."""
-    if clue.jacobian is None or clue.u is None or clue.u.size < 2:
+    if clue.of_dy is None or clue.u is None or clue.u.size < 2:
         return None
-    wrong, jacobian, u = clue.wrong.reshape(-1), clue.jacobian, clue.u
+    of_dy, u = clue.of_dy, clue.u
 
     def gives(u: np.ndarray) -> bool:
-        return clue.same(wrong, jacobian @ u.reshape(-1))
+        return clue.same(clue.wrong, of_dy(u))
 
     for count in range(1, len(u)):
         for kept, text in ((slice(None, count), f"the first {count}"), (slice(-count, None), f"the last {count}")):

@@ -43,7 +43,7 @@ class PartMistake:
 def changed(layer: type, change: Callable[[Any, Array], Array], before: bool = False) -> type:
     """The class `layer` whose backward pass changes its dx, or, `before`, its dy."""
 
-    class Changed(layer):  # type: ignore[misc,valid-type]
+    class Changed(layer):
         def __call__(self, x: Array, context: Context) -> Any:
             y, back = super().__call__(x, context)
             if before:
@@ -56,6 +56,7 @@ def changed(layer: type, change: Callable[[Any, Array], Array], before: bool = F
 def with_branches(direct: float, branch: float) -> type:
     class Weighted(Residual):
         def _sum(self, *arguments: Any) -> Any:
+            back: Any
             y, back = super()._sum(*arguments)
 
             def weighted(dy: Array) -> tuple[Array, Array]:
@@ -167,7 +168,7 @@ def _schedule(schedule: Schedule) -> OpReport:
 def updating(kind: type, settings: dict[str, Any] | None = None, **changes: Callable[..., Any]) -> Any:
     """An optimizer whose update gets other values: argument -> function of (value, all arguments, the optimizer)."""
 
-    class Updating(kind):  # type: ignore[misc,valid-type]
+    class Updating(kind):
         def update(self, w: Array, g: Array, state: Any, *, step: int, lr: float,
                    regularization: Regularization) -> None:
             given = {"w": w, "g": g, "state": state, "step": step, "lr": lr, "regularization": regularization}

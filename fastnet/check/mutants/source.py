@@ -10,7 +10,6 @@ Source of the method: DeMillo, Lipton & Sayward, "Hints on test data selection",
 """
 
 import ast
-import copy
 import inspect
 import sys
 import types
@@ -82,15 +81,28 @@ def _reason(op, change):
 
 
 def mutants(source: str) -> Iterator[tuple[str, ast.Module]]:
-    """(what is changed, as "function: old -> new", the changed tree) for every place and change of an op's source."""
+    """(what is changed, as "function: old -> new", the changed tree) for every place and change of an op's source.
+
+    It is one tree, which is changed back when the next one is asked for.
+    """
     tree = ast.parse(source)
     for function in (f for f in tree.body if isinstance(f, ast.FunctionDef) and f.name not in CHECKS):
         line = _lines(function)
-        for node, parent, key, at in _places(function):
+        for node, parent, key, at in list(_places(function)):
+            old = _header(line[node])
             for new in _changes(node):
-                changed, twin = _with(tree, parent, key, at, ast.Pass() if new is None else new, line[node])
-                text = "(left out)" if new is None else _header(twin)
-                yield f"{function.name}: {_header(line[node])} -> {text}", changed
+                _put(parent, key, at, ast.Pass() if new is None else new)
+                ast.fix_missing_locations(tree)
+                text = "(left out)" if new is None else _header(new if line[node] is node else line[node])
+                yield f"{function.name}: {old} -> {text}", tree
+                _put(parent, key, at, node)
+
+
+def _put(parent, key, at, node):
+    if at is None:
+        setattr(parent, key, node)
+    else:
+        getattr(parent, key)[at] = node
 
 
 def _places(function) -> Iterator[tuple[ast.AST, ast.AST, str, int | None]]:
@@ -152,18 +164,6 @@ def _lines(function):
 def _header(statement):
     """The first line of a statement; of a compound one the line that ends with a colon."""
     return ast.unparse(statement).partition("\n")[0]
-
-
-def _with(tree, parent, key, at, new, line):
-    """A copy of the tree in which one child of `parent` is another node, and what `line` is in the copy."""
-    changed = copy.deepcopy(tree)
-    twins = dict(zip(ast.walk(tree), ast.walk(changed), strict=True))
-    if at is None:
-        setattr(twins[parent], key, new)
-    else:
-        getattr(twins[parent], key)[at] = new
-    whole = line is getattr(parent, key) or (at is not None and getattr(parent, key)[at] is line)
-    return ast.fix_missing_locations(changed), new if whole else twins[line]
 
 
 def _passes(module, case):
