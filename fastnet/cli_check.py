@@ -54,6 +54,8 @@ def _mutants(options: argparse.Namespace) -> int:
     from fastnet.check.own import mutants_of_file
 
     if options.module:
+        if _own(options):
+            return 1  # of an op that is wrong as it stands nothing can be learned by making it wrong
         outcomes = mutants_of_file(Path(options.module), options.seed)
     else:
         outcomes = mutants.check_mutants(options.names or None, seed=options.seed, device=options.device)

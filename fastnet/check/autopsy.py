@@ -5,6 +5,7 @@ complex step (from differences, where a forward pass takes no complex numbers) f
 gives the gradient for any other dy too, with which it can be told what a sum left out.
 """
 
+import functools
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from fastnet.arrays import Array, to_numpy
+from fastnet.check import contract
 from fastnet.check.complex_step import H, as_complex
 from fastnet.check.differences import differences
 from fastnet.check.evidence import Evidence
@@ -48,7 +50,8 @@ def of_op(arguments: Mapping[str, tuple[int, Evidence]], wrong: Sequence[str], f
         right, of_dy = known[name]
         tolerance = 1e-9 if exact is not None else 1e-6
         clue = Clue(found[name], right, tolerance, samples, of_dy, u, to_numpy(arrays[arguments[name][0]]),
-                    {other: r for other, (r, _) in known.items() if other != name})
+                    {other: r for other, (r, _) in known.items() if other != name},
+                    functools.partial(_calls_instead, arguments[name][0], oracle, arrays, options, u))
         lines.append(likely_cause(f"d{name}", clue, equation(oracle or module, f"d{name}")))
     return lines
 
@@ -82,6 +85,60 @@ def _of_oracle(place, evidence, oracle, arrays, options, u):
 
     right = of_dy(u)
     return None if evidence.wrong(right) else (right, of_dy)
+
+
+def _calls_instead(place, oracle, arrays, options, u):
+    """What the oracle's gradient is for calls that a mistake may take this one for: (what is other, the gradient)."""
+    if not callable(getattr(oracle, "backward", None)):
+        return
+    host = [None if a is None else np.array(to_numpy(a)) for a in arrays]
+    host = [a.astype(np.float64) if a is not None and a.dtype.kind == "f" else a for a in host]
+    y = oracle.forward(*host, **options)[0]
+    calls = [(f"{name} had its default", host, {k: v for k, v in options.items() if k != name}) for name in options]
+    for i, name in enumerate(contract.argument_names(oracle, len(host))):
+        for text, a in _read_otherwise(host[i], host[0], y):
+            calls.append((f"{name} were {text}", [*host[:i], a, *host[i + 1 :]], options))
+    for what, given, other in calls:
+        try:
+            with np.errstate(all="ignore"):
+                there, cache = oracle.forward(*given, **other)
+                gradient = oracle.backward(_fitted(u, there.shape), cache)[place]
+        except (ValueError, TypeError, IndexError):
+            continue  # there is no such call
+        yield what, np.asarray(gradient)
+
+
+def _fitted(u, shape):
+    """dy as a pass sees it whose y has another shape: cut, or with zeros behind it."""
+    if u.shape == shape:
+        return u
+    dy = np.zeros(shape)
+    both = tuple(slice(min(a, b)) for a, b in zip(shape, u.shape, strict=True))
+    dy[both] = u[both]
+    return dy
+
+
+def _read_otherwise(a, x, y):
+    """Ways in which a mistake may see an array: (words, array)."""
+    if a is None or not a.size:
+        return
+    if a.dtype.kind in "iu":
+        yield "one more (counted from 1)", (a + 1) % x.shape[-1]
+        return
+    yield "its size |...|", np.abs(a)
+    yield "of the other sign", -a
+    if a is x and a.shape == y.shape:
+        yield "y", y
+    if a.ndim > 1:
+        yield "in the order of its transpose", np.ascontiguousarray(a.swapaxes(-1, -2)).reshape(a.shape)
+    if a.ndim == 4:
+        yield "turned around along its first two axes", np.ascontiguousarray(a[::-1, ::-1])
+        if a.shape[0] == a.shape[1]:
+            yield "transposed in its first two axes", np.ascontiguousarray(a.swapaxes(0, 1))
+        for axis in (1, 2):
+            late = np.roll(a, 1, axis)
+            late[(slice(None),) * axis + (0,)] = 0
+            yield f"shifted by 1 along axis {axis}", late
 
 
 def _worked_out(place, evidence, forward, oracle, arrays, options, u):

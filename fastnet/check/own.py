@@ -126,7 +126,7 @@ def _cases(path, name, op, module, count, seed):
             cases = _listed(name, given)
             if cases is None:
                 raise ValueError(f"{where} must be a list of arrays, (list of arrays, dict of options), or several of "
-                                 f"these in a list or dict, but it is {_kind(given)}")
+                                 f"these in a list or dict, but is {_kind(given)}")
             return cases
     raise ValueError(f"{path}: {name} has no inputs to be checked on: add CASES = [[x, w, ...]], the arrays that its "
                      "forward takes, or a function cases(rng) that returns them")
@@ -171,8 +171,8 @@ def _of(case):
 
 
 def _kind(given):
-    return f"a {type(given).__name__}" + (f" of {type(given[0]).__name__}" if isinstance(given, (list, tuple)) and given
-                                          else "")
+    inner = f" of {type(given[0]).__name__}" if isinstance(given, (list, tuple)) and given else ""
+    return f"{type(given).__name__}{inner}"
 
 
 def _said(error, path):

@@ -4,7 +4,7 @@ They are given `Clue`s and return a sentence without its subject, or None. `PATT
 """
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -26,6 +26,7 @@ class Clue:
     u: np.ndarray | None = None
     x: np.ndarray | None = None
     others: Mapping[str, np.ndarray] = field(default_factory=dict)
+    instead: Callable[[], Iterable[tuple[str, np.ndarray]]] = tuple  # (what else had been given, the gradient then)
 
     def same(self, a: np.ndarray, b: np.ndarray) -> bool:
         """Whether a and b agree wherever both are known, and that is not for want of entries or for zeros alone."""
@@ -63,8 +64,9 @@ def zero(clue: Clue) -> str | None:
 def single_precision(clue: Clue) -> str | None:
     known = np.isfinite(clue.right)
     rounded = clue.wrong.astype(np.float32).astype(np.float64)
-    distance = np.max(np.abs(clue.wrong - clue.right)[known], initial=0.0)
-    if np.array_equal(rounded, clue.wrong) and distance <= 1e-6 * np.max(np.abs(clue.right[known]), initial=0.0):
+    if not known.any() or not np.array_equal(rounded, clue.wrong):
+        return None
+    if np.max(np.abs(clue.wrong - clue.right)[known]) <= 1e-6 * np.max(np.abs(clue.right[known])):
         return "has the digits of float32: it is computed or kept in single precision"
     return None
 
@@ -257,6 +259,13 @@ def another_argument(clue: Clue) -> str | None:
     return None
 
 
+def of_another_call(clue: Clue) -> str | None:
+    for what, gradient in clue.instead():
+        if clue.same(clue.wrong, gradient):
+            return f"is what it should be if {what}"
+    return None
+
+
 def rearranged(clue: Clue) -> str | None:
     if np.isnan(clue.right).any() or clue.right.size < 3:
         return None
@@ -268,14 +277,14 @@ def rearranged(clue: Clue) -> str | None:
 def nearly(clue: Clue) -> str | None:
     known = np.isfinite(clue.right)
     distance = np.max(np.abs(clue.wrong - clue.right)[known], initial=0.0)
-    if distance > 1e-3 * np.max(np.abs(clue.right[known]), initial=0.0):
+    if not known.any() or distance > 1e-3 * np.max(np.abs(clue.right[known]), initial=0.0):
         return None
     return "is nearly right everywhere: a small constant such as eps is in the wrong place, missing or there twice"
 
 
 PATTERNS: tuple[Callable[[Clue], str | None], ...] = (
     not_a_number, right, zero, single_precision, one_entry, dy_left_out, ratio, lost_or_extra, rows_scaled, transposed,
-    flipped, shifted, another_argument, part_of_sum, channel_ratio, channel_terms, rearranged, nearly)
+    flipped, shifted, another_argument, part_of_sum, channel_ratio, channel_terms, of_another_call, rearranged, nearly)
 
 
 def index(mask: np.ndarray) -> list[int]:

@@ -7,7 +7,7 @@ at the end of which stands a $.
 AT_KINK = "differs at the kink alone, where there is no derivative; the tests of single values have the convention"
 NAN = "differs for NaN alone, which has no derivative; the tests of pooling have its rule"
 TYPE_OF_INDEX = "the type of the winner's index, which matters for windows of 256 entries or more"
-NEAR_ONE = "differs for a p within 2^-32 of 1 alone, which the tests of dropout have"
+NEAR_ONE = "differs for a p within 2^-31 of 1 alone"
 REFUSES = "what is allowed at all; the tests of bad arguments have it"
 MORE_NEEDS = "one more True, which nothing reads"
 LONGER_SLICE = "an entry more, which is not read: height and width are taken in pairs"
@@ -25,7 +25,7 @@ EQUIVALENT: dict[tuple[str, str], str] = {
     ("conv2d", "a.reshape(-2,"): ANY_NEGATIVE,
     ("conv2d", "groups, -2)"): ANY_NEGATIVE,
     ("conv2d", "dy = dy.astype(precise"): "matters for 16 bits alone; the tests in 16 bits have it",
-    ("dropout", "if x.size == 0:"): "an array without entries, which the tests of dropout have",
+    ("dropout", "if x.size == 0:"): "an array without entries, which the tests of empty batches have",
     ("dropout", "if x.size == 1:"): "arrays with one entry or none, which have no share that is dropped",
     ("dropout", "2 ** 32 + 1"): NEAR_ONE,
     ("dropout", "min(round(p * 2 ** 32), 2 ** 32)"): NEAR_ONE,
