@@ -4,14 +4,13 @@ Operators are exchanged, terms and statements left out, constants, comparisons a
 compiled in memory under another name and goes through `check_op` with the original as its oracle; its gradients are
 compared with the original's too. What lives is listed: known as equivalent, with the reason, or not.
 
-    python -m fastnet.check.mutants.source [OP ...]
+    fastnet check --mutate [OP ...]
 
 Source of the method: DeMillo, Lipton & Sayward, "Hints on test data selection", 1978.
 """
 
 import ast
 import inspect
-import sys
 import types
 import warnings
 from collections.abc import Iterable, Iterator
@@ -221,9 +220,3 @@ def total(reports: list[Report]) -> str:
     known = sum(bool(s.reason) for s in survivors)
     return (f"{mutants - len(survivors)} of {mutants} mutants killed, {known} more equivalent, "
             f"{len(survivors) - known} alive")
-
-
-if __name__ == "__main__":
-    from fastnet.cli import main
-
-    sys.exit(main(["check", "--mutate", *sys.argv[1:]]))
