@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from fastnet import cli_check, cli_lab, cli_lockstep, cli_options, cli_sweep, cli_trained, devices
+from fastnet import cli_check, cli_lab, cli_lockstep, cli_options, cli_reproduce, cli_sweep, cli_trained, devices
 from fastnet.data import Dataset
 from fastnet.nn.models import MODELS, Settings, build, entry, fitting
 from fastnet.nn.sequential import Sequential
@@ -124,6 +124,7 @@ def _parser() -> _Parser:
     data.add_argument("action", nargs="?", choices=("path", "download", "verify"), default="path")
     data.add_argument("--data-dir", type=Path)
     _bench_options(command("bench", bench, "Time training steps, epochs or ops, beside PyTorch where it is there."))
+    cli_reproduce.add_options(command("reproduce", cli_reproduce.run, "Run a published report again and compare."))
     command("env", environment, "Show versions, threads, BLAS, GPU and which backend runs.")
     return parser
 

@@ -39,7 +39,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "train": BELOW_TRAIN,
     "environment": {"arrays", "devices", "paths", "kernels"},
     "lab": BELOW_TRAIN | {"train"},
-    "reports": BELOW_TRAIN | {"train", "lab"},
+    "reports": BELOW_TRAIN | {"train", "lab", "check"},  # check: the reports' gradient checks
 }
 CLI = {path.stem for path in (ROOT / "fastnet").glob("cli*.py")}
 ALL_BUT = {"bench": CLI}

@@ -1,0 +1,43 @@
+"""How much of the published settings is run: `full` is all of it, `quick` says with every number what it left out."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from fastnet.data.splits import sizes
+
+# The settings of schedules that count updates: with fewer images they shrink with the epoch.
+_IN_STEPS = ("half_cycle_steps", "warmup_steps", "steps")
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The divisors of training and validation images (and so of the updates), of epochs, and of the test images."""
+
+    name: str = "full"
+    images: int = 1
+    epochs: int = 1
+    test: int = 1
+    data: str = "cifar10"
+
+    def apply(self, training: Any) -> Any:
+        """The training at this scale. Schedules keep their shape: cycles get shorter with the epochs."""
+        if self == Scale(data=training.data):
+            return training
+        schedule = {key: max(1, round(value / (self.images * self.epochs))) if key in _IN_STEPS else value
+                    for key, value in training.schedule.items()}
+        train, validation = (size // self.images for size in sizes(training.split))
+        return replace(training, data=self.data, split=f"{train}/{validation}", schedule=schedule,
+                       batch_size=min(training.batch_size, train), epochs=max(1, training.epochs // self.epochs),
+                       test_divisor=self.test)
+
+    def notice(self) -> str:
+        """What a reader has to know, in one line; empty at full scale."""
+        parts = [f"1/{self.images} of the training and validation images" if self.images > 1 else "",
+                 f"1/{self.epochs} of the epochs" if self.epochs > 1 else "",
+                 f"1/{self.test} of the test images" if self.test > 1 else "",
+                 f"on {self.data}" if self.data != "cifar10" else ""]
+        said = ", ".join(part for part in parts if part)
+        return f"scale {self.name}: {said}; not the published settings" if said else ""
+
+
+SCALES = {"quick": Scale("quick", images=5), "full": Scale()}
