@@ -77,6 +77,10 @@ class Results:
         key = self.scaled(task).key(self.place)
         return answer(self.folders[key]) if key in self.folders else None
 
+    def folder(self, task: Task) -> Path | None:
+        """Where a task has written its files; None where it has not run."""
+        return self.folders.get(self.scaled(task).key(self.place))
+
     def failure(self, job: Job) -> str:
         """Why it could not run."""
         jobs: Sequence[Job] = self.seeded(job) if isinstance(job, Training) else [self.scaled(job)]
@@ -134,7 +138,7 @@ class Experiment:
 
     def table(self, results: Results) -> list[Row]:
         """All lines, those of effects last."""
-        rows = [_row(cell, results) for cell in self.cells]
+        rows = [cell_row(cell, results) for cell in self.cells]
         rows += self.rows(results) if self.rows else []
         return rows + [_effect(effect, self, results) for effect in self.effects]
 
@@ -151,7 +155,8 @@ def not_run(label: str, measured: str, reported: str, why: str) -> Row:
     return Row(label, measured, reported, "-", "-", "-", verdicts.NOT_RUN, why)
 
 
-def _row(cell: Cell, results: Results) -> Row:
+def cell_row(cell: Cell, results: Results) -> Row:
+    """The line of a cell."""
     runs = results.runs(cell.training)
     measured = cell.metric.replace("_", " ").removesuffix(" accuracy") + (" %" if "accuracy" in cell.metric else "")
     if runs is None:
@@ -159,11 +164,23 @@ def _row(cell: Cell, results: Results) -> Row:
     found = verdicts.figure([run.value(cell.metric) for run in runs], runs[0].images(cell.metric), cell.reported)
     lost = [f"seed {seed} diverged at step {run.diverged['step']}"
             for seed, run in zip(results.seeds, runs, strict=True) if run.diverged]
-    alone = [] if found.seeds > 1 else ["one seed: its spread is not known"]
-    difference = None if cell.reported is None else found.mean - cell.reported
-    verdict = verdicts.REDUCED if cell.reported is not None and results.scale.notice() else found.verdict
-    return Row(cell.label, measured, percent(cell.reported), spread(found), percent(found.standard_error),
-               percent(difference, "+"), verdict, "; ".join([*filter(None, [cell.note]), *lost, *alone]))
+    return figure_row(cell.label, measured, found, results, *filter(None, [cell.note]), *lost)
+
+
+def figure_row(label: str, measured: str, found: verdicts.Figure, results: Results, *notes: str) -> Row:
+    """The line of an accuracy beside the published one."""
+    difference = None if found.reported is None else found.mean - found.reported
+    verdict = verdicts.REDUCED if found.reported is not None and results.scale.notice() else found.verdict
+    alone = () if found.seeds > 1 else ("one seed: its spread is not known",)
+    return Row(label, measured, percent(found.reported), spread(found), percent(found.standard_error),
+               percent(difference, "+"), verdict, "; ".join((*notes, *alone)))
+
+
+def effect_row(label: str, split: str, found: verdicts.Comparison) -> Row:
+    """The line of a difference between two networks on the same images."""
+    p = ", ".join(f"{value:.2g}" for value in found.p)
+    return Row(label, f"{split}, points", percent(found.reported, "+"), percent(found.difference, "+"),
+               percent(found.error), "", found.verdict, f"McNemar p {p}")
 
 
 def spread(found: verdicts.Figure) -> str:
@@ -178,10 +195,7 @@ def _effect(effect: Effect, experiment: Experiment, results: Results) -> Row:
     reported = effect.reported
     if reported is None and cells[0].reported is not None and cells[1].reported is not None:
         reported = cells[0].reported - cells[1].reported
-    measured = f"{split}, difference in points"
     if better is None or worse is None:
-        return not_run(label, measured, percent(reported, "+"), "a run that it compares is missing")
-    found = verdicts.comparison([run.correct(split) for run in better], [run.correct(split) for run in worse], reported)
-    p = ", ".join(f"{value:.2g}" for value in found.p)
-    return Row(label, measured, percent(reported, "+"), percent(found.difference, "+"), percent(found.error), "",
-               found.verdict, f"McNemar p {p}")
+        return not_run(label, f"{split}, points", percent(reported, "+"), "a run that it compares is missing")
+    return effect_row(label, split, verdicts.comparison([run.correct(split) for run in better],
+                                                        [run.correct(split) for run in worse], reported))

@@ -18,7 +18,7 @@ class Task:
     function   'module:name', such as 'fastnet.reports.gradients:mean_absolute'; files that it writes go into `folder`
     arguments  plain JSON; all that decides about the result
     after      trainings whose `Trained` it is given, in this order
-    data       the data set it reads, if any: then its images are part of what names the task
+    data       the data set it reads, if any, which the function is given as `data`; its images are part of the name
     """
 
     function: str
@@ -45,7 +45,8 @@ class Task:
         folder.mkdir(parents=True, exist_ok=True)
         module, _, name = self.function.partition(":")
         function: Callable[..., Any] = getattr(importlib.import_module(module), name)
-        answer = function(folder, place, *inputs, **self.arguments)
+        given = {**self.arguments, **({"data": self.data} if self.data else {})}
+        answer = function(folder, place, *inputs, **given)
         record.write_json(folder / DONE, {"task": self.function, "arguments": dict(self.arguments),
                                           "answer": json.loads(json.dumps(answer))})
 
