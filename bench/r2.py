@@ -2,9 +2,8 @@
 
     python -m fastnet.bench.r2 [--data-dir DIR] [--seeds 0 1 2] [--models ...] [--json FILE]
 
-Settings: the first 45,000 images in file order for training, the next 5,000 for validation; per-pixel
-standardisation; weights N(0, 1/fan_in), biases 0; BN before ReLU; penalty .005 sum(W^2) on the weight matrices;
-batch 100; rate from 1e-5 to 1e-1 and back, twice, in 20 epochs. First 50 steps of both from the same weights and
+Settings: those of `fastnet.reports.r2`, but the first 45,000 images in file order for training, the next 5,000 for
+validation. First 50 steps of both from the same weights and
 batches are compared in float64; then ours and PyTorch's runs alternate, seed by seed. PyTorch is given its best: the
 whole standardised training set as float32 in memory, fused SGD, as many threads as we use.
 """
@@ -25,18 +24,18 @@ import numpy as np
 import fastnet as fn
 from fastnet.bench.machine import machine
 from fastnet.nn.summary import align
+from fastnet.reports import r2
 from fastnet.train.record import versions
 
-NETS = ("mlp3", "mlp3-bn", "mlp9", "mlp9-bn")
-REPORTED = {"mlp3": 0.5360, "mlp3-bn": 0.5323, "mlp9": 0.4411, "mlp9-bn": 0.5019}
-EPOCHS, BATCH, STRENGTH = 20, 100, 0.005
+CELLS = [e.cells[0] for e in r2.EXPERIMENTS if e.id in ("E06", "E07", "E08", "E09")]
+REPORTED = {cell.training.model: cell.reported for cell in CELLS}
+EPOCHS, BATCH, STRENGTH = r2.THREE.epochs, r2.THREE.batch_size, r2.THREE.penalty["L2"]
 
 
 def ours(name: str, data: fn.data.Dataset, seed: int) -> dict[str, float]:
     """Train with fastnet; test accuracy, and seconds of training with its evaluations."""
-    schedule = fn.schedules.triangular(half_cycle_steps=5 * len(data.train) // BATCH)
     started = time.perf_counter()
-    run = fn.fit(fn.build(name, seed=seed), data, fn.SGD(), schedule, epochs=EPOCHS, batch_size=BATCH,
+    run = fn.fit(fn.build(name, seed=seed), data, fn.SGD(), r2.THREE.rate(len(data.train)), epochs=EPOCHS, batch_size=BATCH,
                  penalty=fn.L2(STRENGTH), normalization="pixel", seed=seed, verbose=False)
     return {"test_accuracy": run.result["test_accuracy"], "seconds": time.perf_counter() - started}
 
@@ -106,7 +105,8 @@ def theirs(name: str, data: fn.data.Dataset, seed: int) -> dict[str, float]:
     model, linear = torch_model(name)
     optimizer = torch_optimizer(model, linear, fused=True)
     (x, labels), validation, test = splits
-    rate = fn.schedules.triangular(half_cycle_steps=5 * len(x) // BATCH)
+    rate = r2.THREE.rate(len(x))
+    assert rate is not None
     criterion = torch.nn.CrossEntropyLoss()
 
     def accuracy(split: tuple[torch.Tensor, torch.Tensor]) -> float:
@@ -137,7 +137,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--models", nargs="+", choices=NETS, default=NETS)
+    parser.add_argument("--models", nargs="+", choices=tuple(REPORTED), default=list(REPORTED))
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     data = fn.data.load("cifar10", options.data_dir, split="45000/5000", order="file")

@@ -74,7 +74,7 @@ def scatter(search: "Search", what: str, published: Sequence[tuple[float, float]
                 here = [(float(p.parameters["value"]), 100 * (p.value or 0.0)) for p in points if p.stage == stage]
                 axis.plot(*zip(*here, strict=True), linestyle="", marker="os"[k], color=COLOURS[k], markersize=5,
                           label="coarse" if stage == "coarse" else "fine")
-            if published:
+            if published and not results.scale.notice():
                 axis.plot([value for value, _ in published], [100 * accuracy for _, accuracy in published],
                           linestyle="", marker="D", markerfacecolor="none", color="0.3", label="published")
             axis.set(xscale="log", xlabel=what, ylabel="Validation accuracy (%)")
@@ -87,11 +87,11 @@ def scatter(search: "Search", what: str, published: Sequence[tuple[float, float]
 
 def cost_graph(experiment: Experiment, results: Results, folder: Path) -> list[Drawn]:
     """The computational graph of the two-layer network's cost (F01): arrays as boxes, operations as discs."""
-    arrays = {"x": (0, 0), "W_1": (1, 1), "b_1": (2, 1), "W_2": (4, 1), "b_2": (5, 1), "y": (7, 1)}
+    arrays = {"x": (0, 0), "W_1": (1, 1), "b_1": (2, 1), "W_2": (4, 1), "b_2": (5, 1), "y": (7.5, 1)}
     operations = {"·1": (1, 0, "$W_1x$"), "+1": (2, 0, "$+$"), "relu": (3, 0, "relu"), "·2": (4, 0, "$W_2h$"),
-                  "+2": (5, 0, "$+$"), "softmax": (6, 0, "softmax"), "loss": (7, 0, r"$-y^T\log p$"),
-                  "square": (5, -1.1, r"$\sum W_1^2+\sum W_2^2$"), "scale": (7, -1.1, r"$\lambda\,\cdot$"),
-                  "sum": (8.6, 0, "$+$")}
+                  "+2": (5, 0, "$+$"), "softmax": (6, 0, "softmax"), "loss": (7.5, 0, r"$-y^T\log p$"),
+                  "square": (2.5, 2, r"$\sum W_1^2+\sum W_2^2$"), "scale": (8.2, 2, r"$\lambda\,\cdot$"),
+                  "sum": (9, 0, "$+$")}
     named = {"relu": "$z_1$", "·2": "$h$", "softmax": "$z_2$", "loss": "$p$", "sum": "$l$"}
     edges = [("x", "·1"), ("W_1", "·1"), ("·1", "+1"), ("b_1", "+1"), ("+1", "relu"), ("relu", "·2"), ("W_2", "·2"),
              ("·2", "+2"), ("b_2", "+2"), ("+2", "softmax"), ("softmax", "loss"), ("y", "loss"), ("loss", "sum"),
@@ -101,23 +101,22 @@ def cost_graph(experiment: Experiment, results: Results, folder: Path) -> list[D
     with written(folder / file, 7.2, 2.6) as figure:
         axis = figure.subplots()
         axis.axis("off")
-        axis.set(xlim=(-0.6, 10.6), ylim=(-1.5, 1.5))
+        axis.set(xlim=(-0.4, 10.4), ylim=(-0.5, 2.4))
         boxes = {key: axis.text(*at, f"${key}$", ha="center", va="center",
                                 bbox={"boxstyle": "square,pad=0.35", "facecolor": "#E8F1F8", "edgecolor": COLOURS[0]})
                  for key, at in arrays.items()}
         boxes |= {key: axis.text(x, y, text, ha="center", va="center", fontsize=8,
                                  bbox={"boxstyle": "round,pad=0.4,rounding_size=0.8", "facecolor": "white",
                                        "edgecolor": COLOURS[1]}) for key, (x, y, text) in operations.items()}
-        boxes["J"] = axis.text(9.9, 0, "$J$", ha="center", va="center",
+        boxes["J"] = axis.text(10, 0, "$J$", ha="center", va="center",
                                bbox={"boxstyle": "square,pad=0.35", "facecolor": "#FBEBDD", "edgecolor": COLOURS[1]})
-        places["J"] = (9.9, 0)
+        places["J"] = (10, 0)
         for start, end in [*edges, ("sum", "J")]:
-            bend = "arc3,rad=0.25" if (start, end) == ("W_1", "square") else "arc3"
             axis.annotate("", places[end], places[start], arrowprops={
-                "arrowstyle": "-|>", "color": "0.35", "shrinkA": 1, "shrinkB": 1, "connectionstyle": bend,
+                "arrowstyle": "-|>", "color": "0.35", "shrinkA": 1, "shrinkB": 1,
                 "patchA": boxes[start].get_bbox_patch(), "patchB": boxes[end].get_bbox_patch()})
         for key, text in named.items():
-            x = places[key][0] - (0.85 if key == "sum" else 0.5)
+            x = places[key][0] - {"loss": 0.82, "sum": 0.6, "softmax": 0.62}.get(key, 0.5)
             axis.text(x, 0.1, text, ha="center", va="bottom", fontsize=8, color="0.35")
     return [Drawn(file, "The cost of the two-layer network as a graph: arrays in boxes, operations rounded")]
 

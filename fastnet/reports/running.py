@@ -11,7 +11,6 @@ import multiprocessing
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from fastnet.reports.experiment import Job, Results
-from fastnet.reports.training import DONE, Place, Trained
+from fastnet.reports.training import DONE, Place, Trained, Training
 
 ATTEMPTS = 2  # of a job whose process died: another job's memory may have been what killed it
 
@@ -33,7 +32,7 @@ class Runner:
 
     def __init__(self, results: Results, out: Path, workers: int, tell: Callable[[str], None]) -> None:
         self.results, self.out, self.workers, self.tell = results, out, workers, tell
-        self.done = 0
+        self.done = self.total = 0
 
     def run(self, needed: Callable[[], Iterable[Job]]) -> None:
         """Run all that `needed` yields, and ask again until it yields nothing new. Results say what came of each.
@@ -57,32 +56,28 @@ class Runner:
                     ready[key] = job
             if not ready:
                 return
+            self.total = self.done + len(open_jobs)
             if self.workers:
-                self._in_processes(ready, len(open_jobs))
+                self._in_processes(ready)
             else:
-                self._here(ready, len(open_jobs))
+                for key, job in ready.items():
+                    self._note(key, job, perform(job, self.out / key, place, self._inputs(job)))
 
-    def _here(self, jobs: dict[str, Job], total: int) -> None:
-        for key, job in jobs.items():
-            started = time.perf_counter()
-            self._note(key, job, perform(job, self.out / key, self.results.place, self._inputs(job)), started, total)
-
-    def _in_processes(self, jobs: dict[str, Job], total: int) -> None:
+    def _in_processes(self, jobs: dict[str, Job]) -> None:
         left, attempt = dict(jobs), 0
         while left and attempt < ATTEMPTS:
             attempt += 1
-            left = self._pool(left, total)
+            left = self._pool(left)
         for key in left:
             self.results.failures[key] = f"its process died {ATTEMPTS} times (out of memory?); try fewer --workers"
 
-    def _pool(self, jobs: dict[str, Job], total: int) -> dict[str, Job]:
+    def _pool(self, jobs: dict[str, Job]) -> dict[str, Job]:
         """Run the jobs in new processes; return those that were lost because a process died."""
         context = multiprocessing.get_context("spawn")
         stop = context.Event()
         pool = ProcessPoolExecutor(min(self.workers, len(jobs)), context, _start, (stop,))
         lost = dict(jobs)
         try:
-            started = time.perf_counter()
             futures: dict[Future[str], str] = {
                 pool.submit(_work, job, self.out / key, self.results.place, self._inputs(job)): key
                 for key, job in jobs.items()}
@@ -93,7 +88,7 @@ class Runner:
                 except BrokenProcessPool:
                     continue
                 del lost[key]
-                self._note(key, jobs[key], problem, started, total)
+                self._note(key, jobs[key], problem)
         except BaseException:
             stop.set()  # running trainings then save their state and end
             raise
@@ -104,13 +99,13 @@ class Runner:
     def _inputs(self, job: Job) -> tuple[Trained, ...]:
         return tuple(Trained(self.results.folders[first.key(self.results.place)]) for first in job.inputs())
 
-    def _note(self, key: str, job: Job, problem: str, started: float, total: int) -> None:
+    def _note(self, key: str, job: Job, problem: str) -> None:
         if problem:
             self.results.failures[key] = problem
         else:
             self.results.folders[key] = self.out / key
         self.done += 1
-        self.tell(f"[{self.done}] {job.title()}: {problem or _outcome(job, self.out / key)}")
+        self.tell(f"[{self.done}/{self.total}] {job.title()}: {problem or _outcome(job, self.out / key)}")
 
 
 def perform(job: Job, folder: Path, place: Place, inputs: Sequence[Trained]) -> str:
@@ -125,8 +120,6 @@ def perform(job: Job, folder: Path, place: Place, inputs: Sequence[Trained]) -> 
 
 
 def _outcome(job: Job, folder: Path) -> str:
-    from fastnet.reports.training import Training
-
     if not isinstance(job, Training):
         return "done"
     run = Trained(folder)
