@@ -3,9 +3,9 @@
     python -m fastnet.bench.r2 [--data-dir DIR] [--seeds 0 1 2] [--models ...] [--json FILE]
 
 Settings: those of `fastnet.reports.r2`, but the first 45,000 images in file order for training, the next 5,000 for
-validation. First 50 steps of both from the same weights and
-batches are compared in float64; then ours and PyTorch's runs alternate, seed by seed. PyTorch is given its best: the
-whole standardised training set as float32 in memory, fused SGD, as many threads as we use.
+validation. First 50 steps of both from the same weights and batches are compared in float64; then ours and PyTorch's
+runs alternate, seed by seed. PyTorch is given its best: the whole standardised training set as float32 in memory, fused
+SGD, as many threads as we use.
 """
 
 import argparse
@@ -35,8 +35,8 @@ EPOCHS, BATCH, STRENGTH = r2.THREE.epochs, r2.THREE.batch_size, r2.THREE.penalty
 def ours(name: str, data: fn.data.Dataset, seed: int) -> dict[str, float]:
     """Train with fastnet; test accuracy, and seconds of training with its evaluations."""
     started = time.perf_counter()
-    run = fn.fit(fn.build(name, seed=seed), data, fn.SGD(), r2.THREE.rate(len(data.train)), epochs=EPOCHS, batch_size=BATCH,
-                 penalty=fn.L2(STRENGTH), normalization="pixel", seed=seed, verbose=False)
+    run = fn.fit(fn.build(name, seed=seed), data, fn.SGD(), r2.THREE.rate(len(data.train)), epochs=EPOCHS,
+                 batch_size=BATCH, penalty=fn.L2(STRENGTH), normalization="pixel", seed=seed, verbose=False)
     return {"test_accuracy": run.result["test_accuracy"], "seconds": time.perf_counter() - started}
 
 
@@ -106,7 +106,6 @@ def theirs(name: str, data: fn.data.Dataset, seed: int) -> dict[str, float]:
     optimizer = torch_optimizer(model, linear, fused=True)
     (x, labels), validation, test = splits
     rate = r2.THREE.rate(len(x))
-    assert rate is not None
     criterion = torch.nn.CrossEntropyLoss()
 
     def accuracy(split: tuple[torch.Tensor, torch.Tensor]) -> float:

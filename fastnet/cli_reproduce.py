@@ -15,7 +15,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--list", action="store_true", help="list the experiments and what they claim, and run nothing")
     add("--seeds", type=int, default=3, help="runs of everything, with seeds 0, 1, ... (default 3)")
     add("--scale", choices=("quick", "full"), default="full",
-        help="full: as published (default); quick: a fifth of the images and updates, and told so everywhere")
+        help="full: as published (default); quick: a tenth of the images and updates, told so everywhere")
     cli_options.add_device(parser)
     add("--data-dir", type=Path, help="where CIFAR-10 lies (else $FASTNET_DATA, else the cache, else downloaded)")
     add("--out", type=Path, default=Path("runs/reproduce"),

@@ -40,4 +40,4 @@ class Scale:
         return f"scale {self.name}: {said}; not the published settings" if said else ""
 
 
-SCALES = {"quick": Scale("quick", images=5), "full": Scale()}
+SCALES = {"quick": Scale("quick", images=10), "full": Scale()}
