@@ -134,9 +134,8 @@ def test_a_run_may_watch_the_test_images_under_their_own_name(tmp_path):
         replace(SMALL, watch="both")
 
 
-def test_predictions_are_kept_image_by_image(tmp_path):
-    SMALL.perform(tmp_path, HERE)
-    run = Trained(tmp_path)
+def test_predictions_are_kept_image_by_image(here):
+    run = Trained(here[0] / SMALL.key(HERE))
     for split in ("test", "validation"):
         assert run.correct(split).shape == (run.images(f"{split}_accuracy"),)
         assert run.correct(split).mean() == pytest.approx(run.value(f"{split}_accuracy"))
@@ -150,38 +149,43 @@ EXPERIMENT = Experiment("X1", "one beats the other", cells=(
     effects=(Effect("really", "one", "other"),))
 
 
-def test_a_run_is_shared_and_done_once(tmp_path):
-    results, told = run([EXPERIMENT], tmp_path)
+@pytest.fixture(scope="module")
+def here(tmp_path_factory):
+    """EXPERIMENT run in this process: the folder, the results, what was told."""
+    out = tmp_path_factory.mktemp("here")
+    return (out, *run([EXPERIMENT], out))
+
+
+def test_a_run_is_shared_and_done_once(here):
+    out, results, told = here
     assert len(told) == len(results.folders) == 4  # two trainings, two seeds
-    again, told = run([EXPERIMENT], tmp_path)
+    again, told = run([EXPERIMENT], out)
     assert told == [] and again.folders == results.folders
     rows = EXPERIMENT.table(again)
     assert [row.label for row in rows] == ["one", "again", "other", "one > other: really"]
     assert rows[0].ours == rows[1].ours and rows[3].note.startswith("McNemar p ")
 
 
-def test_what_was_killed_before_its_first_checkpoint_starts_anew(tmp_path):
-    folder = tmp_path / SMALL.key(HERE)
-    SMALL.perform(tmp_path / "whole", HERE)
+def test_what_was_killed_before_its_first_checkpoint_starts_anew(here, tmp_path):
+    whole, folder = here[0] / SMALL.key(HERE), tmp_path / "killed"
     folder.mkdir()
     (folder / "config.json").write_text("{}")
     (folder / "checkpoint.safetensors.part").write_bytes(b"half")
     SMALL.perform(folder, HERE)
-    assert (Trained(folder).correct("test") == Trained(tmp_path / "whole").correct("test")).all()
+    assert (Trained(folder).correct("test") == Trained(whole).correct("test")).all()
 
 
-def test_processes_change_nothing(tmp_path):
-    here, _ = run([EXPERIMENT], tmp_path / "here")
-    there, told = run([EXPERIMENT], tmp_path / "there", workers=2)
+def test_processes_change_nothing(here, tmp_path):
+    there, told = run([EXPERIMENT], tmp_path, workers=2)
     assert len(told) == 4 and not there.failures
-    for key, folder in here.folders.items():
+    for key, folder in here[1].folders.items():
         for split in ("test", "validation"):
             assert (Trained(folder).correct(split) == Trained(there.folders[key]).correct(split)).all()
         assert Trained(folder).value("test_loss") == Trained(there.folders[key]).value("test_loss")
 
 
 def test_a_run_that_diverges_is_a_result(tmp_path):
-    wild = replace(SMALL, schedule={}, optimizer={"name": "sgd", "lr": 1e30})
+    wild = replace(SMALL, epochs=1, schedule={}, optimizer={"name": "sgd", "lr": 1e30})
     experiment = Experiment("X2", "", cells=(Cell("wild", wild, 0.1),))
     with np.errstate(all="ignore"):
         results, told = run([experiment], tmp_path)
@@ -227,6 +231,7 @@ def test_a_process_that_dies_is_tried_again_and_then_given_up(tmp_path, monkeypa
 
 
 SCRIPT = """
+from pathlib import Path
 from dataclasses import replace
 from fastnet.reports.experiment import Cell, Experiment, Results
 from fastnet.reports.running import Runner
@@ -238,7 +243,6 @@ LONG = Training("mlp2", data="shapes10", split="5000/100", epochs=400, batch_siz
 if __name__ == "__main__":
     results = Results(Place(), Scale(data="shapes10"), (0, 1), {}, {})
     experiment = Experiment("X", "", cells=(Cell("long", LONG),))
-    print("ready", flush=True)
     try:
         Runner(results, Path("out"), 2, print).run(lambda: experiment.jobs(results))
     except KeyboardInterrupt:
@@ -249,7 +253,7 @@ if __name__ == "__main__":
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 def test_ctrl_c_saves_every_running_training(tmp_path):
     (tmp_path / "long.py").write_text(SCRIPT)
-    process = subprocess.Popen([sys.executable, "long.py"], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "long.py"], cwd=tmp_path)
     try:
         wait(lambda: len(list(tmp_path.glob("out/*/history.jsonl"))) == 2)
         before = {p: p.stat().st_mtime_ns for p in tmp_path.glob("out/*/checkpoint.safetensors")}
@@ -265,7 +269,7 @@ def test_ctrl_c_saves_every_running_training(tmp_path):
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 def test_workers_end_with_a_parent_that_is_killed(tmp_path):
     (tmp_path / "long.py").write_text(SCRIPT)
-    process = subprocess.Popen([sys.executable, "long.py"], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "long.py"], cwd=tmp_path)
     try:
         wait(lambda: len(list(tmp_path.glob("out/*/history.jsonl"))) == 2)
     finally:

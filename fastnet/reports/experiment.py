@@ -26,7 +26,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class Effect:
-    """A claim that one cell (by its label) beats another, and by how much; None: no number was published."""
+    """A claim that one cell (by its label) beats another, and by how much.
+
+    None: what was published of the two cells differs by, if it does; else there is no number.
+    """
 
     claim: str
     better: str
@@ -176,11 +179,12 @@ def figure_row(label: str, measured: str, found: verdicts.Figure, results: Resul
                percent(difference, "+"), verdict, "; ".join((*notes, *alone)))
 
 
-def effect_row(label: str, split: str, found: verdicts.Comparison) -> Row:
+def effect_row(label: str, split: str, results: Results, found: verdicts.Comparison) -> Row:
     """The line of a difference between two networks on the same images."""
     p = ", ".join(f"{value:.2g}" for value in found.p)
     return Row(label, f"{split}, points", percent(found.reported, "+"), percent(found.difference, "+"),
-               percent(found.error), "", found.verdict, f"McNemar p {p}")
+               percent(found.error), "", verdicts.REDUCED if results.scale.notice() else found.verdict,
+               f"McNemar p {p}")
 
 
 def spread(found: verdicts.Figure) -> str:
@@ -192,10 +196,11 @@ def _effect(effect: Effect, experiment: Experiment, results: Results) -> Row:
     cells = [experiment.cell(effect.better), experiment.cell(effect.worse)]
     label, split = f"{effect.better} > {effect.worse}: {effect.claim}", cells[0].metric.split("_")[-2]
     better, worse = (results.runs(cell.training) for cell in cells)
+    first, second = (cell.reported for cell in cells)
     reported = effect.reported
-    if reported is None and cells[0].reported is not None and cells[1].reported is not None:
-        reported = cells[0].reported - cells[1].reported
+    if reported is None and first is not None and second is not None and first != second:
+        reported = first - second
     if better is None or worse is None:
         return not_run(label, f"{split}, points", percent(reported, "+"), "a run that it compares is missing")
-    return effect_row(label, split, verdicts.comparison([run.correct(split) for run in better],
-                                                        [run.correct(split) for run in worse], reported))
+    found = verdicts.comparison([run.correct(split) for run in better], [run.correct(split) for run in worse], reported)
+    return effect_row(label, split, results, found)

@@ -76,7 +76,7 @@ def statistics_rows(results: Results, reported: dict[str, float], others: tuple[
                                                        reported.get(name)), results) for name in names]
     for claim, better, worse in effects:
         said = reported[better] - reported[worse] if better in reported and worse in reported else None
-        rows.append(effect_row(f"{better} > {worse}: {claim}", "test",
+        rows.append(effect_row(f"{better} > {worse}: {claim}", "test", results,
                                verdicts.comparison(right[better], right[worse], said)))
     return rows
 

@@ -56,6 +56,8 @@ class Runner:
                     ready[key] = job
             if not ready:
                 return
+            # Those of the same images one after the other: a process keeps the last it has read.
+            ready = dict(sorted(ready.items(), key=lambda item: _images(item[1])))
             self.total = self.done + len(open_jobs)
             if self.workers:
                 self._in_processes(ready)
@@ -117,6 +119,10 @@ def perform(job: Job, folder: Path, place: Place, inputs: Sequence[Trained]) -> 
             raise
         return f"{type(error).__name__}: {' '.join(str(error).split())}"
     return ""
+
+
+def _images(job: Job) -> tuple[str, str, str, int]:
+    return (job.data, job.split, job.order, job.seed) if isinstance(job, Training) else ("", "", "", 0)
 
 
 def _outcome(job: Job, folder: Path) -> str:
