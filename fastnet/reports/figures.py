@@ -55,6 +55,7 @@ def overlay(name: str, *labels: str, metric: str = "validation_accuracy") -> Dra
                 axis.fill_between(x, values.min(0), values.max(0), color=colour, alpha=0.15, linewidth=0)
             what = metric.replace("_", " ").capitalize() + (" (%)" if metric.endswith("accuracy") else "")
             axis.set(xlabel="Epoch", ylabel=what, xlim=(1, None))
+            axis.xaxis.get_major_locator().set_params(integer=True)
             figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8)
         return [Drawn(file, f"{experiment.id}: mean of {len(results.seeds)} seeds and their range{_reduced(results)}")]
 

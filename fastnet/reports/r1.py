@@ -99,14 +99,14 @@ EXPERIMENTS = (
                     for value, accuracy in COARSE),
         more=COARSE_SEARCH.trainings,
         rows=lambda results: [COARSE_SEARCH.row(results, "best of our 8 draws", COARSE[0][1])],
-        decisions=(*COMMON, "A14", "A35", "A36"), figures=(scatter(COARSE_SEARCH, "lambda", COARSE),)),
+        decisions=(*COMMON, "A14", "A35", "A36"), figures=(scatter(COARSE_SEARCH, r"$\lambda$", COARSE),)),
     Experiment(
         "E04", "fine search: best on validation .4876 at lambda .0027",
         cells=tuple(Cell(f"lambda {value:g}", with_lambda(value), accuracy, "validation_accuracy")
                     for value, accuracy in FINE),
         more=FINE_SEARCH.trainings,
         rows=lambda results: [FINE_SEARCH.row(results, "best of our 8 + 8 draws", FINE[0][1])],
-        decisions=(*COMMON, "A14", "A35", "A36"), figures=(scatter(FINE_SEARCH, "lambda", FINE),)),
+        decisions=(*COMMON, "A14", "A35", "A36"), figures=(scatter(FINE_SEARCH, r"$\lambda$", FINE),)),
     Experiment(
         "E05", "final model, 49,000 images, lambda .0027, 3 cycles: test .5278",
         cells=(Cell("lambda .0027", FINAL, 0.52780),), more=best_lambda, rows=final_row,

@@ -143,7 +143,7 @@ EXPERIMENTS = (
         more=COARSE_SEARCH.trainings,
         rows=lambda results: [COARSE_SEARCH.row(results, "best of our 10 draws", 0.528)],
         effects=(Effect("the best of the search over the worst", "lambda 0.00912", "lambda 3.54e-05"),),
-        decisions=(*NORMALISED, "A14"), figures=(scatter(COARSE_SEARCH, "lambda", COARSE),)),
+        decisions=(*NORMALISED, "A14"), figures=(scatter(COARSE_SEARCH, r"$\lambda$", COARSE),)),
     Experiment(
         "E11", "first fine search: best on validation .534 at lambda 7.86e-3", cells=searched(FINE_1),
         effects=(Effect("the best over the worst", "lambda 0.00786", "lambda 0.00925"),),
@@ -151,7 +151,7 @@ EXPERIMENTS = (
     Experiment(
         "E12", "second fine search: none better than .534", cells=searched(FINE_2), more=FINE_SEARCH.trainings,
         rows=lambda results: [FINE_SEARCH.row(results, "best of our 10 + 5 + 5 draws", 0.534)],
-        decisions=(*NORMALISED, "A14", "A36"), figures=(scatter(FINE_SEARCH, "lambda", COARSE + FINE_1 + FINE_2),)),
+        decisions=(*NORMALISED, "A14", "A36"), figures=(scatter(FINE_SEARCH, r"$\lambda$", COARSE + FINE_1 + FINE_2),)),
     Experiment(
         "E13", "best lambda 7.86e-3, 3 cycles: test .5392",
         cells=(Cell("lambda 7.86e-3, 3 cycles", BEST, 0.5392), Cell("3 layers, BN", THREE_BN, 0.5323),

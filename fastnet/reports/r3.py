@@ -121,7 +121,7 @@ EXPERIMENTS = (
         "T04", "search with Adam: the best lambda is about .005", cells=(
             Cell("lambda .005", WIDE, metric="validation_accuracy"),),
         more=SEARCH.trainings, rows=lambda results: [SEARCH.row(results, "best of our 8 draws", None)],
-        decisions=(*PLAIN, "A14", "A36"), figures=(scatter(SEARCH, "lambda"),)),
+        decisions=(*PLAIN, "A14", "A36"), figures=(scatter(SEARCH, r"$\lambda$"),)),
     Experiment(
         "E18", "batch norm's statistics: neither .5275, precise .5220, adaptive .5281, both .5238",
         more=statistics, rows=inference_rows, decisions=("A09", "A10", "A11", "A12", "A14", "A25", "A27")),
