@@ -136,7 +136,7 @@ def test_gradient_rows_are_judged(monkeypatch):
     errors["linear2.w"]["mean"] = 1e-6
     monkeypatch.setattr(Results, "answer", lambda self, task: errors)
     assert [row.verdict for row in r1.gradient_rows(RESULTS)] == ["agrees", "differs", "agrees", "agrees"]
-    seen = {"course": 1e-3, "cs231n": 1.0, "absolute": 1e-9, "differences": 1e-9, "complex_step": 1e-14,
+    seen = {"course": 1e-3, "cs231n": 1.0, "absolute": 1e-9, "crossed": 0, "differences": 1e-9, "complex_step": 1e-14,
             "six_decimals": True, "passed": True, "lowest": 1e-9}
     monkeypatch.setattr(Results, "answer", lambda self, task: seen)
     assert {row.verdict for row in r2.check_rows(RESULTS)} == {"differs"}

@@ -1,6 +1,6 @@
 """A piece of an experiment that is no training: a function run in a worker, and its answer kept."""
 
-import importlib
+import importlib.util
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -27,9 +27,11 @@ class Task:
     data: str | None = None
 
     def key(self, place: Place) -> str:
-        """A name for its directory: a hash of function, arguments, the runs it needs, the data and the device."""
+        """A name for its directory: a hash of the function and its module's text, arguments, runs, data and device."""
         data = contents(self.data, place) if self.data else None
-        return hashed({"task": self.function, "arguments": self.arguments, "data": data, "device": place.device,
+        found = importlib.util.find_spec(self.function.partition(":")[0])
+        text = Path(found.origin).read_text() if found and found.origin else ""
+        return hashed({"task": self.function, "text": text, "arguments": self.arguments, "data": data, "device": place.device,
                        "after": [training.key(place) for training in self.after]})
 
     def title(self) -> str:
