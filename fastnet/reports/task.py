@@ -31,8 +31,8 @@ class Task:
         data = contents(self.data, place) if self.data else None
         found = importlib.util.find_spec(self.function.partition(":")[0])
         text = Path(found.origin).read_text() if found and found.origin else ""
-        return hashed({"task": self.function, "text": text, "arguments": self.arguments, "data": data, "device": place.device,
-                       "after": [training.key(place) for training in self.after]})
+        return hashed({"task": self.function, "text": text, "arguments": self.arguments, "data": data,
+                       "device": place.device, "after": [training.key(place) for training in self.after]})
 
     def title(self) -> str:
         name = self.function.partition(":")[2]
