@@ -157,6 +157,13 @@ def test_a_run_is_shared_and_done_once(here):
     assert rows[0].ours == rows[1].ours and rows[3].note.startswith("McNemar p ")
 
 
+def test_cells_published_alike_claim_no_difference(here):
+    effect = Effect("an own question", "one", "again")
+    row = replace(EXPERIMENT, effects=(effect,)).table(here[1])[-1]
+    assert (row.reported, row.ours) == ("-", "+0.00")
+    assert EXPERIMENT.table(here[1])[-1].reported == "+20.00"
+
+
 def test_what_was_killed_before_its_first_checkpoint_starts_anew(here, tmp_path):
     whole, folder = here[0] / SMALL.key(HERE), tmp_path / "killed"
     folder.mkdir()
