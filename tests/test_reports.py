@@ -222,7 +222,7 @@ def test_a_process_that_dies_is_tried_again_and_then_given_up(tmp_path, monkeypa
     monkeypatch.syspath_prepend(str(tmp_path))
     results, _ = run([Experiment("X4", "", tasks=(once, always))], tmp_path / "out", workers=1)
     assert results.answer(once) == 1
-    assert "its process died 2 times" in results.failure(always)
+    assert "its process died (exit status 1), 2 times" in results.failure(always)
 
 
 SCRIPT = """

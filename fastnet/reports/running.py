@@ -7,16 +7,12 @@ the number of processes: no job sees another but through finished inputs, and ke
 of threads.
 """
 
-import multiprocessing
 import os
-import signal
-import threading
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from pathlib import Path
-from typing import Any
 
+from fastnet.lab.search.processes import Processes
 from fastnet.reports.experiment import Job, Results
 from fastnet.reports.training import DONE, Place, Trained, Training
 
@@ -66,37 +62,32 @@ class Runner:
                     self._note(key, job, perform(job, self.out / key, place, self._inputs(job)))
 
     def _in_processes(self, jobs: dict[str, Job]) -> None:
-        left, attempt = dict(jobs), 0
-        while left and attempt < ATTEMPTS:
-            attempt += 1
-            left = self._pool(left)
-        for key in left:
-            self.results.failures[key] = f"its process died {ATTEMPTS} times (out of memory?); try fewer --workers"
+        pool = Processes(min(self.workers, len(jobs)), threads=1)
+        waiting: dict[Future[str], tuple[str, int]] = {}
 
-    def _pool(self, jobs: dict[str, Job]) -> dict[str, Job]:
-        """Run the jobs in new processes; return those that were lost because a process died."""
-        context = multiprocessing.get_context("spawn")
-        stop = context.Event()
-        pool = ProcessPoolExecutor(min(self.workers, len(jobs)), context, _start, (stop,))
-        lost = dict(jobs)
+        def submit(key: str, attempt: int) -> None:
+            job = jobs[key]
+            waiting[pool.submit(perform, job, self.out / key, self.results.place, self._inputs(job))] = key, attempt
+
         try:
-            futures: dict[Future[str], str] = {
-                pool.submit(_work, job, self.out / key, self.results.place, self._inputs(job)): key
-                for key, job in jobs.items()}
-            for future in as_completed(futures):
-                key = futures[future]
-                try:
-                    problem = future.result()
-                except BrokenProcessPool:
-                    continue
-                del lost[key]
-                self._note(key, jobs[key], problem)
+            for key in jobs:
+                submit(key, 1)
+            while waiting:
+                for future in wait(waiting, return_when=FIRST_COMPLETED).done:
+                    key, attempt = waiting.pop(future)
+                    try:
+                        problem = future.result()
+                    except BrokenExecutor as error:
+                        if attempt < ATTEMPTS:
+                            submit(key, attempt + 1)
+                            continue
+                        problem = f"{error}, {ATTEMPTS} times (out of memory?); try fewer --workers"
+                    self._note(key, jobs[key], problem)
         except BaseException:
-            stop.set()  # running trainings then save their state and end
+            pool.interrupt()  # running trainings then save their state and end
             raise
         finally:
-            pool.shutdown(cancel_futures=True)
-        return lost
+            pool.shutdown()
 
     def _inputs(self, job: Job) -> tuple[Trained, ...]:
         return tuple(Trained(self.results.folders[first.key(self.results.place)]) for first in job.inputs())
@@ -132,49 +123,3 @@ def _outcome(job: Job, folder: Path) -> str:
     if run.diverged:
         return f"diverged at step {run.diverged['step']}"
     return f"test accuracy {100 * run.value('test_accuracy'):.2f} %"
-
-
-_busy = False
-_stop: Any = None
-
-
-def _start(stop: Any) -> None:
-    """In a worker, before its first job: one thread, and Ctrl-C by way of the parent alone."""
-    global _stop
-    _stop = stop
-    if hasattr(os, "setpgid"):  # a terminal sends Ctrl-C to every process of the group: the parent hands it on, once
-        os.setpgid(0, 0)
-    signal.signal(signal.SIGINT, _interrupt)
-    threading.Thread(target=_watch, args=(stop,), daemon=True).start()
-    try:
-        import numba
-    except ImportError:  # the reference runs without it
-        return
-    numba.set_num_threads(1)
-
-
-def _interrupt(*_: Any) -> None:
-    if _busy:
-        raise KeyboardInterrupt
-
-
-def _watch(stop: Any) -> None:
-    """End with the parent, however it ends; hand on its Ctrl-C. `fit` then saves its state before it stops."""
-    parent = multiprocessing.parent_process()
-    while not stop.wait(0.2):
-        if parent is not None and not parent.is_alive():
-            os._exit(1)
-    os.kill(os.getpid(), signal.SIGINT)
-
-
-def _work(job: Job, folder: Path, place: Place, inputs: tuple[Trained, ...]) -> str:
-    global _busy
-    if _stop.is_set():
-        return "interrupted"
-    _busy = True
-    try:
-        return perform(job, folder, place, inputs)
-    except KeyboardInterrupt:
-        return "interrupted"
-    finally:
-        _busy = False
