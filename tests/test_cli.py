@@ -58,8 +58,7 @@ def test_summary(run):
     assert status == 0
     assert "batch_norm1" in out and "153,650" in out and "batch of 50: 0.032 GFLOP a step" in out
     last = out.splitlines()[-2:]
-    assert last[0] == ("peak memory of a training step, predicted: 2.6 MiB, in linear1 to linear3 forward and "
-                       "backward")
+    assert last[0] == "peak memory of a training step, predicted: 2.6 MiB, in linear1 to linear3 both ways"
     assert last[1].startswith("(parameters, gradients and optimizer state 1.8 MiB, batch 0.6, kept for backward 0.")
 
 
@@ -431,7 +430,7 @@ def test_bad_settings_of_a_run(run, tiny_data, arguments, message):
 @pytest.mark.parametrize(("arguments", "message"), [
     (["summary", "resnet"], "fastnet summary: model 'resnet' is not known"),
     (["summary", "mlp2", "--batch-size", 0], "--batch-size must be at least 1 but is 0"),
-    (["check", "conv3d", "relu"], "fastnet check: 'conv3d': no such op or model; ops are avg_pool2d, batch_norm, "),
+    (["check", "conv3d", "relu"], "fastnet check: 'conv3d': no such op or model; ops are augment_conv2d, avg_pool2d, "),
     (["plot", "absent"], "fastnet plot: absent is not a run directory"),
     (["plot", "."], "config.json is missing"),
     (["data", "--data-dir", "absent"], "cifar10: absent (named by --data-dir) does not exist"),
