@@ -11,9 +11,9 @@ from test_augmentation import arguments, random_options
 
 from fastnet import backend
 from fastnet.data import permutation
-from fastnet.functions import augment_batch, philox, standardize_batch
+from fastnet.functions import augment_batch, philox
 from fastnet.kernels.cuda import _launch, _nvrtc
-from fastnet.kernels.cuda import standardize_batch as gathering
+from fastnet.kernels.cuda import augment_batch as augmenting
 
 engine.install()
 
@@ -60,13 +60,6 @@ def test_resized_crops_have_the_bits_of_the_reference(shape, dtype, crop):
     same_bits(call("augment_batch", *given, **options).get(), augment_batch.run(*given, **options))
 
 
-@SHAPES
-def test_standardized_images_have_the_bits_of_the_reference(shape, dtype):
-    images, indices, _, mean, scale = given_for(shape, dtype)
-    y = call("standardize_batch", images, indices.astype(np.int32), mean, scale, dtype=dtype)
-    same_bits(y.get(), standardize_batch.run(images, indices, mean, scale, dtype=dtype))
-
-
 def test_views_are_gathered_as_their_copies():
     images, indices, samples, mean, scale = arguments(batch=4)
     views = [emulated(np.repeat(a, 2, axis=0))[::2] for a in (images, indices, samples, mean, scale)]
@@ -75,29 +68,29 @@ def test_views_are_gathered_as_their_copies():
     same_bits(y.get(), augment_batch.run(images, indices, samples, mean, scale, key=(1, 2), pad=2))
 
 
-@pytest.mark.parametrize("options", [{}, {"pad": 2}, {"resized_crop": (0.1, 1.0)}], ids=str)
+@pytest.mark.parametrize("options", [{"pad": 2}, {"resized_crop": (0.1, 1.0)}], ids=str)
 def test_an_index_that_is_no_image_makes_its_sample_nan(options):
     images, indices, samples, mean, scale = arguments(batch=4)
     indices[1], indices[2] = len(images), -1
-    y = (call("augment_batch", images, indices, samples, mean, scale, key=(1, 2), **options) if options else
-         call("standardize_batch", images, indices, mean, scale)).get()
+    y = call("augment_batch", images, indices, samples, mean, scale, key=(1, 2), **options).get()
     assert np.isnan(y).all(axis=(1, 2, 3)).tolist() == np.isnan(y).any(axis=(1, 2, 3)).tolist() == [
         False, True, True, False]
 
 
 def test_what_the_kernels_do_not_take_goes_to_the_reference():
-    images, indices, samples, mean, scale = map(emulated, arguments(batch=4))
-    assert backend.pair("standardize_batch", images, indices, mean, scale) is gathering
-    for wrong in ((images.astype(np.int16), indices, mean, scale), (images, indices[:0], mean, scale),
-                  (images, indices.astype(float), mean, scale), (images, indices, mean[1:], scale[1:]),
-                  (images, indices, mean.astype(np.float16), scale.astype(np.float16))):
-        assert backend.pair("standardize_batch", *wrong) is standardize_batch
-    assert backend.pair("standardize_batch", images, indices, mean, scale, dtype="float64") is standardize_batch
-    fine = (images, indices, samples, mean, scale)
-    assert backend.pair("augment_batch", *fine, key=(1, 2)) is not augment_batch
-    assert backend.pair("augment_batch", *fine, key=(1, 2**32)) is augment_batch
-    assert backend.pair("augment_batch", *fine, key=(1, 2), cutout=9) is augment_batch
-    assert not gathering.supports(*arguments(batch=4)[:2], *arguments(batch=4)[3:])
+    images, indices, samples, mean, scale = fine = list(map(emulated, arguments(batch=4)))
+
+    def chosen(*arrays, key=(1, 2), **options):
+        return backend.pair("augment_batch", *arrays, key=key, **options)
+
+    assert chosen(*fine) is augmenting
+    for place, wrong in ((0, images.astype(np.int16)), (1, indices.astype(float)), (1, indices[1:]),
+                         (2, samples.astype(float)), (2, samples[1:]), (3, mean[1:]), (4, scale.astype(np.float16))):
+        assert chosen(*fine[:place], wrong, *fine[place + 1:]) is augment_batch
+    assert chosen(images, indices[:0], samples[:0], mean, scale) is augment_batch
+    for wrong in ({"dtype": "float64"}, {"key": (1, 2**32)}, {"cutout": 9}):
+        assert chosen(*fine, **wrong) is augment_batch
+    assert not augmenting.supports(*arguments(batch=4), key=(1, 2))
 
 
 def test_an_epoch_is_shuffled_on_the_device(monkeypatch):
@@ -132,10 +125,9 @@ def fused(name, storage):
 def test_images_are_rounded_on_a_card_as_here(storage):
     """No product is fused with a sum, every quotient and root is rounded to the nearest, nothing is flushed to 0."""
     pytest.importorskip("cuda.bindings.nvrtc", reason="the extra gpu-test is not installed")
-    for name in ("augment_batch", "standardize_batch"):
-        products, text = fused(name, storage)
-        # By a power of two a product is exact anyway.
-        assert not [line for line in products if not re.search(r"0d3F[C-E]0000000000000", line)]
-        assert not re.search(r"\.approx|\.full|\.ftz", text)
-        assert "sqrt.rn.f64" in text or name == "standardize_batch"
+    products, text = fused("augment_batch", storage)
+    # By a power of two a product is exact anyway.
+    assert not [line for line in products if not re.search(r"0d3F[C-E]0000000000000", line)]
+    assert not re.search(r"\.approx|\.full|\.ftz", text)
+    assert "sqrt.rn.f64" in text
     assert fused("batch_norm", storage)[0]

@@ -13,6 +13,7 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 from emulator.arrays import EmulatedArray, emulated
+from test_augmentation import arguments
 from test_optimizers import ALL
 
 from fastnet import backend
@@ -64,6 +65,17 @@ def check(ptx, dtype):
     other = {"float32": "f64", "float64": "f32"}[dtype]
     assert not re.search(rf"\.{other}\b", ptx)
     assert not re.search(r"\.approx|\.full|\.ftz", ptx)
+
+
+@on_both_types
+def test_images_are_rounded_as_the_reference_s(compiled, dtype):
+    """In the type of the constants, the difference and the product each rounded once."""
+    images, indices, _, mean, scale = map(emulated, arguments(dtype=dtype))
+    backend.call("standardize_batch", images, indices, mean, scale, dtype=dtype)
+    ptx, = compiled.values()
+    check(ptx, dtype)
+    assert re.search(r"\bsub\S*\.f(32|64)", ptx) and re.search(r"\bmul\S*\.f(32|64)", ptx)
+    assert not re.search(r"\bfma\S*\.f(32|64)", ptx)
 
 
 @on_both_types

@@ -1,18 +1,29 @@
 """Gather, augment and standardize as in `fastnet.functions.augment_batch`, with the bits of the reference, but for one
 thing: see `standardize_batch`. Sample ids are taken as the 32-bit words that the counter holds."""
 
+import math
+
+import numpy as np
+
+from fastnet.arrays import accumulator, floating
 from fastnet.functions.augment_batch import last_resort, problem
 from fastnet.functions.philox import split_key
-from fastnet.kernels.cuda import standardize_batch
 from fastnet.kernels.cuda._arrays import contiguous, empty, on_device
-from fastnet.kernels.cuda._launch import Kernel, blocks
+from fastnet.kernels.cuda._launch import Kernel, blocks, storage
+
+MOST_PIXELS = 1 << 30  # of an image; they are counted in 32 bits
 
 _CROP, _RESIZE = Kernel("augment_batch", "augment_batch_crop"), Kernel("augment_batch", "augment_batch_resize")
 
 
 def supports(images, indices, samples, mean, scale, *, key, dtype="float32", **options):
-    return (standardize_batch.supports(images, indices, mean, scale, dtype=dtype) and on_device(samples)
-            and samples.dtype.kind in "iu" and samples.shape == indices.shape
+    dtype = floating(dtype)
+    return (on_device(images, indices, samples, mean, scale) and images.ndim == 4 and images.dtype == np.uint8
+            and images.size > 0 and math.prod(images.shape[1:]) < MOST_PIXELS
+            and indices.ndim == 1 and indices.size > 0 and samples.shape == indices.shape
+            and indices.dtype.kind in "iu" and samples.dtype.kind in "iu"
+            and storage(dtype) is not None and mean.dtype == scale.dtype == accumulator(dtype)
+            and mean.shape == scale.shape == images.shape[1:]
             and len(key) == 2 and 0 <= key[0] < 2**64 and 0 <= key[1] < 2**32
             and not problem(images.shape[1:3], **options))
 
