@@ -9,6 +9,7 @@ import math
 import sys
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,22 @@ import numpy as np
 from fastnet.arena import arena
 
 Array = Any  # numpy.ndarray or cupy.ndarray; the two share an interface but no base class
+
+
+@dataclass(frozen=True)
+class Deferred:
+    """A number that a kernel finds in a GPU's memory when it runs: numbers[at] + plus, `numbers` in float64.
+
+    For launches that are recorded and replayed (`fastnet.graphs`): a number that is passed to a kernel is the same in
+    every replay, one that stands in memory need not be.
+    """
+
+    numbers: Array
+    at: int
+    plus: float = 0.0
+
+    def __add__(self, x: float) -> "Deferred":
+        return replace(self, plus=self.plus + x)
 
 
 def array_module(x: Array) -> Any:

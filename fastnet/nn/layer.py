@@ -26,7 +26,7 @@ class Context:
 
     training: bool = False
     seed: int = 0
-    epoch: int = 0
+    epoch: Any = 0  # an int, or Deferred in a step that is recorded
     samples: Array | None = None
     update_statistics: bool = True
     tap: Callable[["Layer", Array, Array], None] | None = None

@@ -4,5 +4,5 @@ A source includes `common.cuh`, which has the types, and all of CUDA that is not
 can run it without a GPU, too. It is compiled once for each storage type T. `_launch` has it compiled and passes the
 arguments; `_arrays` makes results. They have the same bits in every run: sums have a fixed order, and no atomics.
 
-The updates, plain arithmetic entry by entry, are in Numba-CUDA instead: see `_numba`.
+Images that are not augmented are standardized in Numba-CUDA instead, and never inside a graph: see `_numba`.
 """

@@ -1,6 +1,6 @@
 """What the CUDA kernels' Python sides share about arrays: which they take, and how results are made."""
 
-from fastnet.arrays import accumulator, array_module
+from fastnet.arrays import Deferred, accumulator, array_module
 from fastnet.kernels.cuda._launch import ENGINES, storage
 
 
@@ -28,3 +28,8 @@ def contiguous(x):
 def aligned(x):
     """A contiguous x that starts at an address divisible by 16: itself, or a copy."""
     return x if x.data.ptr % 16 == 0 else x.copy()
+
+
+def number(x):
+    """A number that may be deferred as kernels take it: (where it stands or None, itself or what is added to that)."""
+    return (x.numbers[x.at : x.at + 1], x.plus) if isinstance(x, Deferred) else (None, x)

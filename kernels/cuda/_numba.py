@@ -19,7 +19,6 @@ except ImportError as error:  # what Numba itself has under this name is older
     raise ImportError(f"CUDA kernels in Python need the package numba-cuda, which is missing ({error}): "
                       "pip install 'fastnet[cuda12]' or 'fastnet[cuda13]'") from error
 
-THREADS = 256
 FLOATS = frozenset(map(np.dtype, (np.float32, np.float64)))
 
 

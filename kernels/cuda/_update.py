@@ -1,32 +1,28 @@
-"""What the updates share; `fastnet.functions._update` has the meaning of the regularization."""
+"""What the updates share; `fastnet.functions._update` has the meaning of the regularization.
 
-from numba import cuda
+A rate, the number of an update and the like may be `Deferred`: in the device's memory, where a recorded launch finds
+the one of each step.
+"""
 
+import math
+
+from fastnet.arrays import accumulator
 from fastnet.functions._update import NONE as NONE  # no regularization, the default of every update
-from fastnet.functions._update import scalars as scalars
-from fastnet.kernels.cuda import _numba
-from fastnet.kernels.cuda._launch import blocks
+from fastnet.kernels.cuda._arrays import number as number
+from fastnet.kernels.cuda._arrays import supported
 
 
 def supports(w, *others):
     """Whether all are contiguous vectors on the device, of w's length and type."""
-    return _numba.supported(w, *others) and w.dtype in _numba.FLOATS and w.size > 0 and all(
-        v.dtype == w.dtype and v.ndim == 1 and v.flags.c_contiguous and v.size == w.size for v in (w, *others))
+    return supported(w, *others) and w.dtype == accumulator(w.dtype) and w.size > 0 and all(
+        v.ndim == 1 and v.flags.c_contiguous and v.size == w.size for v in (w, *others))
 
 
-def launch(kernel, w, *arguments):
-    """Run `kernel(w, *arguments)` once over the vectors."""
-    _numba.launch(kernel, blocks(w.size, _numba.THREADS), _numba.THREADS, w, *arguments)
+def launch(kernel, *arguments):
+    """Run `kernel(*arguments, size)` once over the vectors, the first of which is w."""
+    kernel(kernel.grid_for(arguments[0].size), *arguments, arguments[0].size)
 
 
-@cuda.jit(device=True)
-def regularized(w, g, i, decay, l1, shrink, penalised):
-    """(w, g) of entry i: w after decoupled decay, g with the gradients of the penalties at the w before it."""
-    if i < penalised:
-        step = g + decay * w
-        if w > 0:
-            step += l1
-        elif w < 0:
-            step -= l1
-        return w - shrink * w, step
-    return w, g
+def logarithm(beta):
+    """log(beta), also of 0."""
+    return math.log(beta) if beta else -math.inf

@@ -1,9 +1,10 @@
 """Averaging of the weights as in `fastnet.functions.average_update`: one launch over the vectors."""
 
-from numba import cuda
-
 from fastnet.kernels.cuda import _update
-from fastnet.kernels.cuda._update import launch
+from fastnet.kernels.cuda._launch import Kernel
+from fastnet.kernels.cuda._update import launch, number
+
+_KERNEL = Kernel("average_update", "average_update")
 
 
 def supports(average, w, *, decay):
@@ -11,10 +12,4 @@ def supports(average, w, *, decay):
 
 
 def run(average, w, *, decay):
-    launch(_step, average, w, average.dtype.type(1 - decay))
-
-
-@cuda.jit
-def _step(average, w, share):
-    for i in range(cuda.grid(1), average.size, cuda.gridsize(1)):
-        average[i] += share * (w[i] - average[i])
+    launch(_KERNEL, average, w, *number(decay))

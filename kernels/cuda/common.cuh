@@ -137,6 +137,10 @@ inline void store(double* y, double x) { *y = x; }
 inline Acc infinity() { return from_bits(0x7f800000); }
 inline Acc not_a_number() { return from_bits(0x7fc00000); }
 
+// A number that may change from one replay of a recorded launch to the next: where `at` points, and `value` added to it;
+// `value` itself where it is null.
+inline double number(const double* at, double value) { return at ? *at + value : value; }
+
 inline int64 smaller(int64 a, int64 b) { return a < b ? a : b; }
 // a / b and a % b, neither negative. A division of 64 bits takes several times as long as one of 32.
 struct Divided { int64 quotient, remainder; };

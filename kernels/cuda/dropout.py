@@ -3,8 +3,9 @@
 Sample ids are taken as the 32-bit words that Philox's counter holds.
 """
 
+from fastnet.arrays import Deferred
 from fastnet.functions.philox import split_key
-from fastnet.kernels.cuda._arrays import contiguous, empty, on_device, supported
+from fastnet.kernels.cuda._arrays import contiguous, empty, number, on_device, supported
 from fastnet.kernels.cuda._launch import Kernel
 
 _MASK = Kernel("dropout", "dropout_mask")
@@ -13,7 +14,8 @@ _MASK = Kernel("dropout", "dropout_mask")
 def supports(x, samples, *, p, key):
     return (supported(x) and on_device(samples) and x.ndim >= 1 and x.size > 0 and samples.dtype.kind in "iu"
             and samples.shape == x.shape[:1] and 0 <= p < 1 and len(key) == 3
-            and 0 <= key[0] < 2**64 and 0 <= key[1] < 2**32 and 0 <= key[2] < 2**32)
+            and 0 <= key[0] < 2**64 and 0 <= key[1] < 2**32
+            and (isinstance(key[2], Deferred) or 0 <= key[2] < 2**32))
 
 
 def forward(x, samples, *, p, key):
@@ -32,6 +34,6 @@ def _masked(x, samples, p, key):
     n, count = len(x), x.size // len(x)
     y = empty(x)
     threshold = min(round(p * 2**32), 2**32 - 1)
-    _MASK(_MASK.grid_for(n * -(-count // 4)), contiguous(x), samples, y, n, count, threshold, 1 / (1 - p), epoch,
-          stream, *split_key(seed))
+    _MASK(_MASK.grid_for(n * -(-count // 4)), contiguous(x), samples, y, n, count, threshold, 1 / (1 - p),
+          *number(epoch), stream, *split_key(seed))
     return y

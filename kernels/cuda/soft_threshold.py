@@ -1,11 +1,10 @@
-"""Soft thresholding as in `fastnet.functions.soft_threshold`: one launch over the vector."""
-
-import math
-
-from numba import cuda
+"""Soft thresholding as in `fastnet.functions.soft_threshold`: one launch over the vectors."""
 
 from fastnet.kernels.cuda import _update
-from fastnet.kernels.cuda._update import launch
+from fastnet.kernels.cuda._launch import Kernel
+from fastnet.kernels.cuda._update import launch, number
+
+_KERNEL = Kernel("soft_threshold", "soft_threshold")
 
 
 def supports(w, *, threshold):
@@ -13,13 +12,4 @@ def supports(w, *, threshold):
 
 
 def run(w, *, threshold):
-    launch(_step, w, w.dtype.type(threshold))
-
-
-@cuda.jit
-def _step(w, threshold):
-    for i in range(cuda.grid(1), w.size, cuda.gridsize(1)):
-        if abs(w[i]) <= threshold:
-            w[i] = 0
-        else:
-            w[i] -= math.copysign(threshold, w[i])
+    launch(_KERNEL, w, *number(threshold))
