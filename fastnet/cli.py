@@ -189,6 +189,7 @@ def train_options(parser: argparse.ArgumentParser, model_nargs: str | None = Non
     add("--early-stopping", type=int, metavar="PATIENCE", help="stop after so many epochs without improvement and go "
                                                                "back to the best")
     add("--stop-metric", default="validation_loss", help="what --early-stopping watches (default validation_loss)")
+    add("--no-graph", action="store_true", help="on a GPU: launch a step's kernels one by one, and read every loss")
     for group in (cli_options.add_optimizer, cli_options.add_schedule, cli_options.add_penalty,
                   cli_options.add_augmentation):
         group(parser)
@@ -234,7 +235,7 @@ def training(options: argparse.Namespace, load: Callable[..., Dataset] | None = 
         "epochs": epochs, "penalty": cli_options.penalties(options, settings),
         "augmentation": cli_options.augmentation(options, settings), "rates": cli_options.rates(options),
         "accumulate": options.accumulate, "average": options.average, "early_stopping": stopping,
-        "checkpoint_seconds": options.checkpoint_seconds, **common}
+        "checkpoint_seconds": options.checkpoint_seconds, "graph": not options.no_graph, **common}
 
 
 def _steps_per_epoch(data: Dataset, batch_size: int) -> int:

@@ -21,7 +21,12 @@ class Recorder(Protocol):
         """(result, replay): the arrays that `replay()` will fill each time, which does all the work.
 
         `work` is called once, in which nothing is computed, and its arrays stay where they are while `replay` lives.
+        Raises UnrecordableError for work that does more than launch kernels.
         """
+
+
+class UnrecordableError(RuntimeError):
+    """Work that cannot be recorded; says why in one line."""
 
 
 class CupyRecorder:
@@ -54,12 +59,14 @@ class CupyRecorder:
             self._recording = True
             try:
                 result = work()
-            except BaseException:
-                self._recording = False
+                graph = self._stream.end_capture()
+            except BaseException as error:
                 self._abandon()
+                if isinstance(error, Exception):
+                    raise UnrecordableError(next(iter(str(error).splitlines()), type(error).__name__)) from error
                 raise
-            self._recording = False
-            graph = self._stream.end_capture()
+            finally:
+                self._recording = False
         pool, stream = self._pool, self._stream
 
         def replay() -> None:

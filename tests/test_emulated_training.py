@@ -66,7 +66,7 @@ def run(monkeypatch):
     def fit(device, dtype="float32", schedule=None, **options):
         losses.clear()
         used.clear()
-        settings = {"epochs": 2, "batch_size": 10, "penalty": fn.L2(1e-3), "seed": 5, "verbose": False,
+        settings = {"epochs": 2, "batch_size": 10, "penalty": fn.L2(1e-3), "seed": 5, "verbose": False, "graph": False,
                     "augmentation": Augmentation(pad=1, horizontal_flip=True)}
         found = fn.fit(resnet(device, dtype), dataset(40, 10, 10), fn.SGD(momentum=0.9),
                        schedule or schedules.constant(0.01), **(settings | options))

@@ -1,6 +1,8 @@
-"""Steps whose passes are recorded and replayed: on the emulator, whose recordings can hold kernels only."""
+"""Steps that are recorded and replayed: on the emulator, whose recordings can hold kernels only."""
 
 import contextlib
+import dataclasses
+import re
 import sys
 import types
 
@@ -9,7 +11,7 @@ import pytest
 from emulator import arrays as emulated
 from emulator import engine, recording
 from emulator.arrays import emulated as moved
-from placed import dropout_net, host
+from placed import blocks_net, dropout_net, host
 from test_emulated_training import resnet
 from tiny import bits
 
@@ -17,9 +19,10 @@ import fastnet as fn
 from fastnet import backend, graphs
 from fastnet.arrays import floating
 from fastnet.kernels.cuda import cast
-from fastnet.train import step as step_module
+from fastnet.train import graphed
+from fastnet.train.average import WeightAverage
 from fastnet.train.nonfinite import NonFiniteError
-from fastnet.train.passes import GraphedPasses
+from fastnet.train.sums import Sums
 
 STEPS = 5
 
@@ -32,15 +35,29 @@ def batch(seed, n=6):
     return rng.standard_normal((n, 8, 8, 3)).astype(np.float32), rng.integers(0, 10, n)
 
 
-def trained(make, sizes=(6,) * STEPS, epochs=(0,) * STEPS, **options):
+def trained(make, sizes=(6,) * STEPS, epochs=(0,) * STEPS, optimizer=None, scale=None, **options):
     """Losses, logits and state after steps with changing batches and rates, and the step."""
-    step = fn.TrainStep(make(), fn.SGD(momentum=0.9), fn.schedules.cosine(0.05, steps=STEPS), penalty=fn.L2(1e-3),
-                        **options)
+    step = fn.TrainStep(make(), optimizer or fn.SGD(momentum=0.9), fn.schedules.cosine(0.05, steps=STEPS + 1),
+                        **({"penalty": fn.L2(1e-3)} | options))
+    if scale:
+        step.scaling.scale = scale
     losses, logits = [], []
     for i, (n, epoch) in enumerate(zip(sizes, epochs, strict=True)):
         losses.append(float(step(*batch(i, n), np.arange(n) + 10 * i, epoch)))
         logits.append(step.logits.get().tobytes())
-    return losses, logits, bits(host({**step.model.state(), **step.state})), step
+    return losses, logits, everything(step), step
+
+
+def everything(step):
+    """All that steps change, as bytes."""
+    average = {"average": step.average.vector} if step.average else {}
+    arrays = bits(host({**step.model.state(), **step.state, **average}))
+    return arrays, step.count, step.scaling and step.scaling.state()
+
+
+def forms(step):
+    assert step._graphed.unrecordable is None
+    return list(step._graphed._forms.values())
 
 
 def perceptron(device, dtype):
@@ -58,7 +75,7 @@ def test_a_replayed_step_has_the_bits_of_the_ordinary_one(model, launches, dtype
     *replayed, step = trained(make, graph=True)
     assert ordinary == replayed
     assert len(set(ordinary[0])) == STEPS
-    (form,) = step._passes._forms.values()
+    (form,) = forms(step)
     assert form.replay.launches > launches
 
 
@@ -67,7 +84,7 @@ def test_batches_of_other_sizes_have_graphs_of_their_own():
     *ordinary, _ = trained(make, sizes, (0,) * len(sizes))
     *replayed, step = trained(make, sizes, (0,) * len(sizes), graph=True)
     assert ordinary == replayed
-    assert [form.replay is not None for form in step._passes._forms.values()] == [True, True]
+    assert [form.replay is not None for form in forms(step)] == [True, True]
 
 
 def small():
@@ -75,44 +92,165 @@ def small():
                          seed=3, device="emulated")
 
 
-class Scaled(GraphedPasses):
-    """Another factor of the loss in the last two of five steps; a power of two, which leaves the bits alone."""
-
-    calls = 0
-
-    def __init__(self, model, passes):
-        super().__init__(model, passes)
-        self.gradient = model.store.gradient
-
-    def __call__(self, x, labels, context, scale):
-        self.calls += 1
-        scale = 2.0 if self.calls > 3 else 1.0
-        found = super().__call__(x, labels, context, scale)
-        self.gradient[...] = self.gradient / scale
-        return found
+UPDATES = {
+    "sgd": {"optimizer": fn.SGD()},
+    "rates": {"optimizer": fn.SGD(momentum=0.9, nesterov=True), "rates": {"linear1.*": 0.1, "*.gamma": 0.0}},
+    "adam": {"optimizer": fn.Adam(), "penalty": [fn.L2(1e-3), fn.L1(1e-3, proximal=True)]},
+    "adamw": {"optimizer": fn.AdamW()},
+    "adamax": {"optimizer": fn.Adamax(), "penalty": fn.L1(1e-3)},
+}
 
 
-def test_a_number_that_is_baked_in_shows(monkeypatch):
+def averaged(make):
+    """A step's model and the average of its weights."""
+    net = make()
+    return {"make": lambda: net, "average": WeightAverage(net, 0.9)}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("name", UPDATES)
+def test_a_recorded_update_is_good_for_all_steps(name, dtype):
+    """Rates, the number of updates and, in float16, whether a gradient overflows change while it stays the same."""
+    if dtype == "bfloat16":
+        pytest.importorskip("ml_dtypes")
+    steps = {"sizes": (6,) * 8, "epochs": (0,) * 4 + (1,) * 4, "scale": 2.0**21 if dtype == "float16" else None}
+    found = [trained(**averaged(lambda: dropout_net(device="emulated", dtype=dtype)), **steps, **UPDATES[name],
+                     graph=graph) for graph in (False, True)]
+    assert found[0][:3] == found[1][:3]
+    step = found[1][3]
+    (form,) = forms(step)
+    assert form.replay is not None
+    if dtype == "float16":
+        assert 2 < step.scaling.skipped < 6
+
+
+def test_numbers_that_are_baked_in_show(monkeypatch):
     def found(**options):
-        *all_but_step, _ = trained(small, **options)
+        *all_but_step, _ = trained(lambda: dropout_net(device="emulated"), (6,) * 8, (0,) * 4 + (1,) * 4,
+                                   optimizer=fn.Adam(), **options)
         return all_but_step
 
     ordinary = found()
-    monkeypatch.setattr(step_module, "GraphedPasses", Scaled)
     assert found(graph=True) == ordinary
-    monkeypatch.setattr(Scaled, "_baked", lambda *_: None)
-    assert found(graph=True) != ordinary
+    for patched, name, baked in (
+            (fn.TrainStep, "_deferred_update", lambda self, *_: self._update(self._numbers(self._rate()), self.count)),
+            (fn.TrainStep, "_deferred_update", lambda self, numbers, *_: self._update(numbers, self.count)),
+            (graphed, "replace", lambda context, samples, epoch: dataclasses.replace(context, samples=samples))):
+        with monkeypatch.context() as patch:
+            patch.setattr(patched, name, baked)
+            assert found(graph=True) != ordinary
 
 
-def test_masks_of_dropout_are_those_of_the_epoch(monkeypatch):
-    def found(**options):
-        *all_but_step, _ = trained(lambda: dropout_net(device="emulated"), (6,) * 8, (0,) * 4 + (1,) * 4, **options)
-        return all_but_step
+def launched(step, steps, sums, poison=None):
+    """Launch these steps without a reading; the batch of step `poison` has a NaN."""
+    for i in steps:
+        x, labels = batch(i)
+        if i == poison:
+            x[2, 3, 4, 1] = np.nan
+        step.launch(x, labels, np.arange(6), 0, sums)
+    return x, labels
 
-    ordinary = found()
-    assert found(graph=True) == ordinary
-    monkeypatch.setattr(GraphedPasses, "_baked", lambda *_: None)
-    assert found(graph=True) != ordinary
+
+def two_steps(**options):
+    """The same training twice: read after every step, and only when asked."""
+    models = [dropout_net(device="emulated", **options) for _ in range(2)]
+    return [fn.TrainStep(model, fn.SGD(momentum=0.9), fn.schedules.cosine(0.05, steps=20), graph=graph,
+                         average=WeightAverage(model, 0.9)) for model, graph in zip(models, (False, True), strict=True)]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_sums_are_those_of_a_reading_after_every_step(dtype):
+    one, other = two_steps(dtype=dtype)
+    sums, read = Sums(), Sums()
+    for i in range(8):
+        value = float(one(*batch(i), np.arange(6), 0))
+        sums.add(value, one.logits, moved(batch(i)[1]))
+    for part in (range(5), range(5, 8)):
+        launched(other, part, read)
+        found = other.read()
+    assert (read.loss, read.correct) == (sums.loss, int(sums.correct)) and 0 < read.correct < 48
+    assert found == (value, None)
+    assert isinstance(read.correct, int)
+
+
+def test_a_batch_that_is_not_finite_halts_what_was_launched_after_it():
+    """Found later than elsewhere, but nothing has changed since the step before it, and training can go on."""
+    one, other = two_steps()
+    sums, read = Sums(), Sums()
+    for i in range(5):
+        sums.add(float(one(*batch(i), np.arange(6), 0)), one.logits, moved(batch(i)[1]))
+    launched(other, range(9), read, poison=5)
+    found = other.read()
+    assert found.halted == other.count == 5 and np.isnan(found.loss)
+    assert everything(other) == everything(one) and read.loss == sums.loss
+    x, labels = batch(5)
+    x[2, 3, 4, 1] = np.nan
+    error = other.failure(found, x, labels, np.arange(6), 0)
+    assert re.search(r"not finite at step 5: the input x is not finite, nan at \[2, 3, 4, 1\]", str(error))
+    launched(other, range(6, 8), read)
+    assert other.read().halted is None
+    for i in range(6, 8):
+        one(*batch(i), np.arange(6), 0)
+    assert everything(other) == everything(one)
+
+
+def test_gradients_that_overflow_by_themselves_halt():
+    model = fn.Sequential([fn.Linear(4, 10), fn.Linear(10, 10)], dtype="float16", device="emulated")
+    step, x = fn.TrainStep(model, fn.SGD(0.1), loss="mean_squared_error", graph=True), np.ones((6, 4), np.float32)
+    step.scaling.scale = 2.0
+    targets = np.full((6, 10), 1e9, np.float32)
+    step(x, targets)
+    assert (step.scaling.skipped, step.scaling.scale, step.count) == (1, 1.0, 1)
+    before = everything(step)[0]
+    with pytest.raises(NonFiniteError, match="the gradients overflow float16"):
+        step(x, targets)
+    assert everything(step)[0] == before and step.count == 1
+
+
+def test_launching_and_reading_go_together():
+    step, sums = two_steps()[1], Sums()
+    with pytest.raises(ValueError, match="nothing was launched since the last reading"):
+        step.read()
+    launched(step, range(1), sums)
+    with pytest.raises(ValueError, match="read the steps that were launched before others are summed elsewhere"):
+        launched(step, range(1), Sums())
+    step.read()
+    for work in (lambda: launched(two_steps()[0], range(1), sums), lambda: two_steps()[0].read()):
+        with pytest.raises(ValueError, match="graph=True"):
+            work()
+
+
+class Twice(fn.Flatten):
+    """A layer that computes outside the kernels."""
+
+    def __call__(self, x, context):
+        y, back = super().__call__(x, context)
+        return y + y, lambda dy, needs_dx=True: back(dy + dy)
+
+
+@pytest.mark.parametrize(("make", "options", "what"), [
+    (lambda: fn.Sequential([Twice(), fn.Linear(192, 10)], seed=3, device="emulated"), {}, "__add__"),
+    (lambda: dropout_net(device="emulated"), {"accumulate": 3}, "__rmul__"),
+    (lambda: blocks_net(device="emulated"), {}, "zeros_like"),
+], ids=["layer of one's own", "accumulate", "blocks"])
+def test_what_cannot_be_recorded_is_launched_kernel_by_kernel(make, options, what, capsys):
+    """CuPy records its own kernels too, so on a card there is less of this."""
+    *ordinary, _ = trained(make, **options)
+    *found, step = trained(make, graph=True, **options)
+    assert found == ordinary and step._graphed.unrecordable == f"{what} is computed outside the kernels"
+    assert capsys.readouterr().err == (f"a training step is not recorded as a CUDA graph ({what} is computed outside "
+                                       "the kernels); its kernels are launched one by one\n")
+
+
+class Own(fn.SGD):
+    """An optimizer that is none of ours."""
+
+
+def test_where_there_are_no_graphs():
+    with pytest.raises(ValueError, match="there are no graphs on device 'cpu'"):
+        fn.TrainStep(fn.build("mlp2"), fn.SGD(0.1), graph=True)
+    with pytest.raises(ValueError, match="Own is not one of the optimizers whose updates can be recorded"):
+        fn.TrainStep(small(), Own(0.1), graph=True)
 
 
 def test_what_is_no_kernel_cannot_be_recorded():
@@ -156,11 +294,6 @@ def test_a_loss_that_is_not_finite_changes_nothing():
     with pytest.raises(ValueError, match="label 10 at index 0"):
         step(*batch(0)[:1], labels * 0 + 10)
     assert bits(host({**step.model.state(), **step.state})) == before
-
-
-def test_a_model_in_main_memory_has_no_graphs():
-    with pytest.raises(ValueError, match="there are no graphs on device 'cpu'"):
-        fn.TrainStep(fn.build("mlp2"), fn.SGD(0.1), graph=True)
 
 
 # --- what a recording needs besides the ops' kernels ---
@@ -263,7 +396,7 @@ def test_cupys_capture_takes_memory_of_its_pool_only(monkeypatch):
         cupy.log.append("raised")
         cupy.allocator(64)
 
-    with pytest.raises(MemoryError, match="64 bytes more than in the warm-ups are needed"):
+    with pytest.raises(graphs.UnrecordableError, match="64 bytes more than in the warm-ups are needed"):
         recorder.record(greedy)
     assert cupy.log == ["on stream", "begin", "raised", "end", "off stream"]
     assert recorder.warm_up(lambda: cupy.allocator(8)) == ("memory", 8)

@@ -31,11 +31,12 @@ def check_loss(loss: str, options: Mapping[str, Any] | None = None) -> None:
 
 
 def forward_backward(model: Sequential, x: Array, labels: Array, context: Context, loss: str,
-                     loss_options: Mapping[str, Any], parts: int = 1, scale: float = 1.0) -> tuple[Array, Array]:
+                     loss_options: Mapping[str, Any], parts: int = 1, scale: float | Array = 1.0
+                     ) -> tuple[Array, Array]:
     """Run the model and the loss forward, then backward into the model's gradients. Return (loss, logits).
 
     The loss takes logits in the type of the parameters: 16 bits would leave three digits of it. The gradients, not the
-    loss that is returned, are `scale` times those of the loss.
+    loss that is returned, are `scale` times those of the loss; an array () of that type is read where the model is.
 
     With `parts` > 1 the batch goes through in that many pieces, whose gradients add up to the batch's (but for batch
     normalisation, which then sees the pieces): less memory for the same step. Raises ValueError for more parts than
@@ -45,7 +46,7 @@ def forward_backward(model: Sequential, x: Array, labels: Array, context: Contex
     if not 1 <= parts <= max(1, len(x)):
         raise ValueError(f"a batch of {len(x)} cannot be divided into {parts} parts")
     with single_threaded_blas():
-        if loss == "softmax_cross_entropy" and parts == 1 and scale == 1 and (
+        if loss == "softmax_cross_entropy" and parts == 1 and isinstance(scale, float) and scale == 1 and (
                 done := model.whole_step(x, labels, context, loss_options)):
             return done
         ends = [len(x) * i // parts for i in range(parts + 1)]
@@ -57,7 +58,7 @@ def forward_backward(model: Sequential, x: Array, labels: Array, context: Contex
             wide = y if y.dtype == store.dtype else backend.keep_books("cast", y, dtype=store.dtype)
             value, loss_back = backend.run(loss, wide, labels[start:stop], **loss_options)
             share = (stop - start) / len(x) if parts > 1 else 1.0
-            dy = loss_back(scale * share, (True, False))[0]
+            dy = loss_back(scale if parts == 1 else scale * share, (True, False))[0]
             back(dy if dy.dtype == y.dtype else backend.keep_books("cast", dy, dtype=y.dtype), False)
             total = value if parts == 1 else total + share * value
             logits.append(wide)

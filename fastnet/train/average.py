@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Iterator
 
 from fastnet import backend
+from fastnet.arrays import Deferred
 from fastnet.nn.sequential import Sequential
 
 
@@ -20,9 +21,10 @@ class WeightAverage:
         self.model, self.decay = model, decay
         self.vector = model.store.vector.copy()
 
-    def update(self) -> None:
-        """Take in the model's weights as they are now."""
-        backend.call("average_update", self.vector, self.model.store.vector, decay=self.decay)
+    def update(self, decay: float | Deferred | None = None) -> None:
+        """Take in the model's weights as they are now; `decay` says where a GPU finds its own."""
+        backend.call("average_update", self.vector, self.model.store.vector,
+                     decay=self.decay if decay is None else decay)
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:

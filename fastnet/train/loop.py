@@ -23,14 +23,18 @@ from fastnet.train import checkpoint, record
 from fastnet.train.average import WeightAverage
 from fastnet.train.curves import draw_curves
 from fastnet.train.evaluation import evaluate
+from fastnet.train.graphed import has_graphs, obstacle
 from fastnet.train.interrupt import DeferredInterrupt
 from fastnet.train.lock import exclusive
 from fastnet.train.nonfinite import NonFiniteError
 from fastnet.train.preparation import check_data, check_metrics, describe
 from fastnet.train.progress import Progress
-from fastnet.train.state import RunState, Sums
+from fastnet.train.state import RunState
 from fastnet.train.step import TrainStep
 from fastnet.train.stopping import EarlyStopping
+from fastnet.train.sums import Sums
+
+POLL_SECONDS = 2.0  # how old a loss on the progress bar may be where reading one makes a GPU wait
 
 
 @dataclass
@@ -49,8 +53,8 @@ def fit(model: Sequential, data: Dataset, optimizer: Optimizer, schedule: Schedu
         loss_options: Mapping[str, Any] | None = None, seed: int = 0, normalization: str = "channel",
         augmentation: Augmentation | None = None, rates: Mapping[str, float] | None = None, accumulate: int = 1,
         average: float | None = None, early_stopping: EarlyStopping | None = None, out: str | Path | None = None,
-        resume: bool = False, checkpoint_seconds: float = 30.0, verbose: bool = True,
-        observer: Callable[..., Array] | None = None) -> Run:
+        resume: bool = False, checkpoint_seconds: float = 30.0, graph: bool = True,
+        verbose: bool = True, observer: Callable[..., Array] | None = None) -> Run:
     """Train `model` on data.train, evaluate on data.validation after every epoch and on data.test at the end.
 
     normalization       'channel' or 'pixel': what the standardisation constants, from the training images, are per
@@ -62,6 +66,9 @@ def fit(model: Sequential, data: Dataset, optimizer: Optimizer, schedule: Schedu
     out                 the run directory to write (config, history, checkpoint, curves, result); None writes nothing
     resume              continue the run in `out` from its checkpoint; all settings but `epochs` must be the run's
     checkpoint_seconds  a checkpoint is written after every epoch and whenever this much time has passed since the last
+    graph               on a GPU: each step is one CUDA graph (`fastnet.train.graphed`), and losses are read after the
+                        first step, once an epoch, and for a checkpoint or the bar. A loss that is not finite is found
+                        then; its step and those after it have changed nothing. Not where an observer takes the steps
     verbose             a progress bar on a terminal, a line an epoch elsewhere
     observer            takes the steps, to see what they do: `observer(step, x, labels, samples, epoch)` has to return
                         what step(x, labels, samples, epoch) does (`fastnet.lab.Recorder` and `Activity` are such)
@@ -77,13 +84,14 @@ def fit(model: Sequential, data: Dataset, optimizer: Optimizer, schedule: Schedu
     if schedule and hasattr(schedule, "observe") and schedule.name in SCHEDULES:  # without an earlier run's state
         schedule = from_settings(schedule.name, schedule.settings)
     step = TrainStep(model, optimizer, schedule, penalty=penalty, loss=loss, loss_options=loss_options, seed=seed,
-                     rates=rates, accumulate=accumulate)
+                     rates=rates, accumulate=accumulate, graph=graph and observer is None and _graphs(model, optimizer),
+                     average=None if average is None else WeightAverage(model, average))
     standardization = Standardization.fit(data.train.images, normalization)
     batches = Batches(data.train, standardization, batch_size, seed=seed, dtype=model.dtype, augmentation=augmentation,
                       device=model.device, unmade=True)
     if accumulate > (least := len(data.train) % batch_size or batch_size):
         raise ValueError(f"fit: accumulate is {accumulate}, but the smallest batch of an epoch has only {least} images")
-    state = RunState(step, None if average is None else WeightAverage(model, average), early_stopping)
+    state = RunState(step, early_stopping)
     loop = _Loop(state, data, standardization, batches, epochs, checkpoint_seconds)
     loop.observer = observer
     config = loop.config = describe(state, data, batches, epochs, normalization, augmentation)
@@ -101,6 +109,15 @@ def fit(model: Sequential, data: Dataset, optimizer: Optimizer, schedule: Schedu
                                  f"{epochs} epochs")
         record.write_json(folder / record.CONFIG, config)
         return loop.run(folder, verbose)
+
+
+def _graphs(model: Sequential, optimizer: Optimizer) -> bool:
+    """Whether steps are to be graphs: where the device has such things. A line says so if they cannot be."""
+    if not has_graphs(model):
+        return False
+    if reason := obstacle(model, optimizer):
+        print(f"training goes without CUDA graphs: {reason}", file=sys.stderr, flush=True)
+    return reason is None
 
 
 class _Loop:
@@ -139,26 +156,49 @@ class _Loop:
         take = step if self.observer is None else functools.partial(self.observer, step)
         started = time.perf_counter()
         for x, labels, samples in self.batches.epoch(epoch, done):
-            try:
-                value = float(take(x, labels, samples, epoch))
-            except NonFiniteError as error:
-                self._keep(error)
-                raise
-            if state.average:
-                state.average.update()
-            state.sums.add(value, step.logits, labels)
-            if state.first_loss is None:
+            value: float | None = None
+            if step.launches:
+                step.launch(x, labels, samples, epoch, state.sums)
+                state.sums.seen += len(labels)
+            else:
+                value = self._run(take, x, labels, samples, epoch)
+            due = time.monotonic() - self._saved > self.checkpoint_seconds
+            ending = interrupt.requested  # looked at once: what is saved has to be read before
+            if step.launches and (due or ending or state.first_loss is None or step.count % per_epoch == 0
+                                  or progress.due(POLL_SECONDS)):
+                value = self._read()
+            if state.first_loss is None and value is not None:
                 state.first_loss = value
                 progress.first_loss(value, self._expected_loss())
             progress.step(value)
-            due = time.monotonic() - self._saved > self.checkpoint_seconds
-            if (interrupt.requested or due) and step.count % per_epoch:  # at the end of an epoch its record comes first
+            if (ending or due) and step.count % per_epoch:  # at the end of an epoch its record comes first
                 state.sums.seconds += time.perf_counter() - started
                 started = time.perf_counter()
                 self._save()
-            if interrupt.requested:
+            if ending:
                 break
         state.sums.seconds += time.perf_counter() - started
+
+    def _run(self, take: Callable[..., Array], x: Array, labels: Array, samples: Array, epoch: int) -> float:
+        """A step, whose loss is read at once."""
+        try:
+            value = float(take(x, labels, samples, epoch))
+        except NonFiniteError as error:
+            self._keep(error)
+            raise
+        self.state.sums.add(value, self.step.logits, labels)
+        return value
+
+    def _read(self) -> float:
+        """The loss of the last step that was launched. Where one has failed, its batch is made anew."""
+        found = self.step.read()
+        if found.halted is not None:
+            epoch, done = divmod(found.halted, len(self.batches))
+            batch = next(iter(self.batches.epoch(epoch, done)))
+            error = self.step.failure(found, *batch, epoch)
+            self._keep(error)
+            raise error
+        return found.loss
 
     def _end_of_epoch(self) -> dict[str, Any]:
         """Append the epoch's record. The training figures are means over its batches, each before its update."""

@@ -42,11 +42,15 @@ class Progress:
             text += ": far apart; are the images normalised and the weights drawn on the right scale?"
         self._write(text)
 
-    def step(self, loss: float) -> None:
-        """One step is done."""
+    def due(self, seconds: float) -> bool:
+        """Whether a bar shows a loss that is older than that."""
+        return self._bar is not None and time.monotonic() - self._shown > seconds
+
+    def step(self, loss: float | None) -> None:
+        """One step is done; None for a loss that nobody knows yet."""
         if self._bar is not None:
             self._bar.update()
-            if (now := time.monotonic()) - self._shown > 0.2:
+            if loss is not None and (now := time.monotonic()) - self._shown > 0.2:
                 self._bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
                 self._shown = now
 

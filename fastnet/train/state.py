@@ -4,7 +4,6 @@ All random numbers are functions of (seed, epoch, sample), so this is little mor
 """
 
 import operator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,36 +11,17 @@ import numpy as np
 
 from fastnet.arrays import Array, assign, to_numpy
 from fastnet.train import checkpoint, record
-from fastnet.train.average import WeightAverage
 from fastnet.train.scaling import LossScale
 from fastnet.train.step import TrainStep
 from fastnet.train.stopping import EarlyStopping
-
-
-@dataclass
-class Sums:
-    """Sums over the part of the current epoch that is done."""
-
-    loss: float = 0.0
-    correct: Any = 0  # on a GPU it stays there until somebody asks for it
-    seen: int = 0
-    seconds: float = 0.0
-
-    def add(self, loss: float, logits: Array, labels: Array) -> None:
-        self.loss += loss * len(labels)
-        self.correct = self.correct + (logits.argmax(axis=1) == labels).sum()
-        self.seen += len(labels)
-
-    def settings(self) -> dict[str, Any]:
-        """As plain JSON, for a checkpoint."""
-        return {**vars(self), "correct": int(self.correct)}
+from fastnet.train.sums import Sums
 
 
 class RunState:
     """The model and the optimizer (in `step`), the history, the sums of this epoch, the average, the best epoch."""
 
-    def __init__(self, step: TrainStep, average: WeightAverage | None, stopping: EarlyStopping | None) -> None:
-        self.step, self.average, self.stopping = step, average, stopping
+    def __init__(self, step: TrainStep, stopping: EarlyStopping | None) -> None:
+        self.step, self.average, self.stopping = step, step.average, stopping
         if stopping:
             stopping.start()
         self.history: list[dict[str, Any]] = []

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from fastnet import backend
-from fastnet.arrays import Array, array_module, require_labels, to_numpy
+from fastnet.arrays import Array, Deferred, array_module, require_labels, to_numpy
 from fastnet.functions._update import Regularization
 from fastnet.nn.fuse import fuse
 from fastnet.nn.layer import Context
@@ -18,9 +18,11 @@ from fastnet.optim.optimizers import Optimizer, State
 from fastnet.optim.penalties import Penalty, combined
 from fastnet.optim.schedule import Schedule
 from fastnet.optim.schedules import constant
+from fastnet.train.average import WeightAverage
+from fastnet.train.graphed import GraphedStep, Reading, obstacle
 from fastnet.train.nonfinite import NonFiniteError, explain
-from fastnet.train.passes import GraphedPasses, Passes
 from fastnet.train.scaling import LEAST, LossScale
+from fastnet.train.sums import Sums
 
 
 class TrainStep:
@@ -30,15 +32,16 @@ class TrainStep:
     factors of it for some parameters ({"linear1.*": 0.1}, see `fastnet.optim.rates`). `penalty` is one or several.
     Layers run as one from then on where that is faster (`fastnet.nn.fuse`).
     `accumulate` runs each batch in that many pieces. A float16 model has its loss scaled (`scaling`, else None): a step
-    whose gradients overflow counts, but changes nothing. With `graph` the passes of a model on a GPU are one CUDA graph
-    (`fastnet.train.passes`, which says what may then not change). Raises ValueError where there is no rate, for an
-    unknown loss or option of it, for a pattern in `rates` that matches nothing, and for a graph elsewhere.
+    whose gradients overflow counts, but changes nothing. `average` takes in the weights after every step.
+    With `graph` a step of a model on a GPU is one CUDA graph (`fastnet.train.graphed`, which says what may then not
+    change), and `launch` and `read` do without a reading after every step. Raises ValueError where there is no rate,
+    for an unknown loss or option of it, for a pattern in `rates` that matches nothing, and where there are no graphs.
     """
 
     def __init__(self, model: Sequential, optimizer: Optimizer, schedule: Schedule | None = None, *,
                  penalty: Penalty | Sequence[Penalty] | None = None, rates: Mapping[str, float] | None = None,
                  loss: str = "softmax_cross_entropy", loss_options: Mapping[str, Any] | None = None, seed: int = 0,
-                 accumulate: int = 1, graph: bool = False) -> None:
+                 accumulate: int = 1, average: WeightAverage | None = None, graph: bool = False) -> None:
         check_loss(loss, loss_options)
         if accumulate < 1:
             raise ValueError(f"TrainStep: accumulate must be at least 1 but is {accumulate}")
@@ -57,7 +60,13 @@ class TrainStep:
         self._runs = per_parameter.runs(model.store.places, model.store.vector.size, rates)
         self.logits: Array = None  # of the last step, before its update
         self.scaling = LossScale() if model.dtype == np.float16 else None
-        self._passes: Passes = GraphedPasses(model, self._forward_backward) if graph else self._forward_backward
+        self.average = average
+        self._graphed: GraphedStep | None = None
+        if graph:
+            if reason := obstacle(model, optimizer):
+                raise ValueError(f"TrainStep: {reason}")
+            self._graphed = GraphedStep(model, self._passes, self._deferred_update, 2 * len(self._runs),
+                                        bool(self.scaling))
 
     def __call__(self, x: Array, labels: Array, samples: Array | None = None, epoch: int | None = None) -> Array:
         """One update on x (N, H, W, C) or (N, D), floating and normalised, labels (N,) integers.
@@ -69,6 +78,12 @@ class TrainStep:
         step count do. Raises TypeError or ValueError for a malformed batch, ValueError for a rate that is none, and
         NonFiniteError for a loss that is not finite, all before anything is changed.
         """
+        if self._graphed is not None:
+            self.launch(x, labels, samples, epoch, Sums())
+            found = self.read()
+            if found.halted is not None:
+                raise self.failure(found, x, labels, samples, epoch)
+            return np.array(found.loss, self.model.store.dtype)
         lr = self._rate()
         x, labels, context = self.batch(x, labels, samples, epoch)
         kept = self.model.running.copy()  # which the forward pass moves
@@ -78,11 +93,52 @@ class TrainStep:
             self.model.running[...] = kept
             raise
         if whole:
-            self._update(lr)
+            self._update(self._numbers(lr), self.count if self.scaling is None else self.count - self.scaling.skipped)
         else:
             self.model.running[...] = kept
+        if self.average:
+            self.average.update()
         self.count += 1
         return value
+
+    @property
+    def launches(self) -> bool:
+        """Whether steps may be launched without a reading after each."""
+        return self._graphed is not None
+
+    def launch(self, x: Array, labels: Array, samples: Array | None, epoch: int | None, sums: Sums) -> None:
+        """One update, without waiting for it: its loss and hits join `sums` when `read` is called.
+
+        A loss that is not finite shows there too: that step and those launched after it then have changed nothing.
+        Raises what a call raises for a malformed batch or rate.
+        """
+        if self._graphed is None:
+            raise ValueError("TrainStep: only with graph=True can a step be launched without reading its loss")
+        lr = self._rate()
+        x, labels, context = self.batch(x, labels, samples, epoch)
+        self._graphed.open(sums, self.scaling, self.average.decay if self.average else 0.0)
+        self.logits = self._graphed(x, labels, context, self.count, self._numbers(lr))
+        self.count += 1
+
+    def read(self) -> Reading:
+        """Wait for the steps launched since the last reading, and sum up what they found.
+
+        Where one of them halted the run, `count` goes back to it, and `failure` says why.
+        """
+        if self._graphed is None:
+            raise ValueError("TrainStep: nothing is launched without graph=True")
+        found = self._graphed.read()
+        if found.halted is not None:
+            self.count = found.halted
+        return found
+
+    def failure(self, found: Reading, x: Array, labels: Array, samples: Array | None, epoch: int | None
+                ) -> NonFiniteError:
+        """What was wrong with the batch that halted the run. Raises ValueError for labels that are no classes."""
+        x, labels, context = self.batch(x, labels, samples, epoch)
+        if np.isfinite(found.loss):
+            return self._overflow(x, labels, context)
+        return self._not_finite(x, labels, context)
 
     def batch(self, x: Array, labels: Array, samples: Array | None = None,
               epoch: int | None = None) -> tuple[Array, Array, Context]:
@@ -101,20 +157,26 @@ class TrainStep:
             value = self._checked_passes(x, labels, context, self.scaling.scale)
             whole = self.scaling.unscale(self.model.store.gradient)
         if not whole and self.scaling.scale < LEAST:
-            raise NonFiniteError(self.count, f"the gradients overflow {self.model.dtype}", x, labels, context.samples)
+            raise self._overflow(x, labels, context)
         return value, whole
 
-    def _forward_backward(self, x: Array, labels: Array, context: Context, scale: float) -> tuple[Array, Array]:
+    def _passes(self, x: Array, labels: Array, context: Context, scale: float | Array) -> tuple[Array, Array]:
         return forward_backward(self.model, x, labels, context, self.loss, self.loss_options, self.accumulate, scale)
 
     def _checked_passes(self, x: Array, labels: Array, context: Context, scale: float) -> Array:
         value, self.logits = self._passes(x, labels, context, scale)
         value = to_numpy(value)
         if not np.isfinite(value):
-            if labels.dtype.kind in "iu":  # kernels on a GPU do not look: it would make the host wait
-                require_labels(self.loss, labels, *self.logits.shape)
-            raise NonFiniteError(self.count, explain(self.model, x, context), x, labels, context.samples)
+            raise self._not_finite(x, labels, context)
         return value
+
+    def _not_finite(self, x: Array, labels: Array, context: Context) -> NonFiniteError:
+        if labels.dtype.kind in "iu":  # kernels on a GPU do not look: it would make the host wait
+            require_labels(self.loss, labels, len(x), self.logits.shape[1])
+        return NonFiniteError(self.count, explain(self.model, x, context), x, labels, context.samples)
+
+    def _overflow(self, x: Array, labels: Array, context: Context) -> NonFiniteError:
+        return NonFiniteError(self.count, f"the gradients overflow {self.model.dtype}", x, labels, context.samples)
 
     def _rate(self) -> float:
         lr = self.schedule(self.count)
@@ -123,18 +185,28 @@ class TrainStep:
                              f"a finite number of at least 0")
         return lr
 
-    def _update(self, lr: float) -> None:
+    def _numbers(self, lr: float) -> list[float]:
+        """What an update needs of a step's rate: of each run of parameters the rate, and the proximal threshold."""
+        proximal = self.penalty.proximal if self.penalty else 0.0
+        return [number for _, _, factor in self._runs
+                for number in (lr * factor, lr * factor * self.optimizer.gain * proximal)]
+
+    def _update(self, numbers: Sequence[Any], updates: Any) -> None:
+        """By `_numbers` and the count of updates before this one, all of them numbers or all deferred."""
         store, penalty = self.model.store, self.penalty or Penalty()
-        updates = self.count if self.scaling is None else self.count - self.scaling.skipped
-        for start, stop, factor in self._runs:
+        for (start, stop, _), lr, threshold in zip(self._runs, numbers[::2], numbers[1::2], strict=True):
             here = slice(start, stop)
             w, penalised = store.vector[here], min(max(store.penalised - start, 0), stop - start)
             self.optimizer.update(w, store.gradient[here], {key: vector[here] for key, vector in self.state.items()},
-                                  step=updates, lr=lr * factor, regularization=Regularization(
+                                  step=updates, lr=lr, regularization=Regularization(
                                       penalty.decay, penalty.l1, penalty.shrink, penalised))
             if penalty.proximal and penalised:
-                threshold = lr * factor * self.optimizer.gain * penalty.proximal
                 backend.call("soft_threshold", w[:penalised], threshold=threshold)
+
+    def _deferred_update(self, numbers: Sequence[Deferred], updates: Deferred, decay: Deferred) -> None:
+        self._update(numbers, updates)
+        if self.average:
+            self.average.update(decay)
 
     def penalty_value(self) -> float:
         """The penalty on the weights as they are now; loss + penalty is the cost."""

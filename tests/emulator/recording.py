@@ -7,12 +7,14 @@ as long as its replay, other memory does not, and touching it when it is gone is
 
 from collections.abc import Callable
 
+from fastnet.graphs import UnrecordableError
+
 # What may be asked of arrays: these give views, or new memory that a kernel will fill.
 VIEWS = {"__getitem__", "reshape", "astype", "ascontiguousarray", "ravel"}
 ALLOWED = VIEWS | {"__len__", "empty", "empty_like"}
 
 
-class RecordingError(Exception):
+class RecordingError(UnrecordableError):
     """What a recording cannot hold."""
 
 
