@@ -44,6 +44,8 @@ COUNTERPARTS: dict[str, Callable[..., Tensor]] = {
     "linear_relu": lambda x, w, b: functional.linear(x, w, b).relu(),
     "max_pool2d": lambda x, window: functional.max_pool2d(x, window),
     "mean_squared_error": functional.mse_loss,
+    "pooled_softmax_cross_entropy": lambda x, w, labels, b: functional.cross_entropy(
+        functional.linear(functional.adaptive_avg_pool2d(x, 1).flatten(1), w, b), labels),
     "relu": functional.relu,
     "relu_max_pool2d": lambda x, window: functional.max_pool2d(functional.relu(x), window),
     "sigmoid": torch.sigmoid,

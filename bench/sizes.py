@@ -79,6 +79,7 @@ SIZES: dict[str, tuple[Size, ...]] = {
     ),
     "max_pool2d": _POOL,
     "mean_squared_error": _LOSS,
+    "pooled_softmax_cross_entropy": (Size((128, 4, 4, 512), w=(512, CLASSES)),),
     "relu": _ELEMENTWISE,
     "relu_max_pool2d": _POOL,
     "sigmoid": _ELEMENTWISE,

@@ -518,6 +518,14 @@ MALFORMED = {
     "tanh": _elementwise_calls(),
     "softmax_cross_entropy": _loss_calls(options=[(f"label_smoothing={s}", (X, LABELS), {"label_smoothing": s})
                                                   for s in (1, -0.1, NAN)]),
+    "pooled_softmax_cross_entropy": [
+        ("integer x", (IMAGES.astype(int), X.T, LABELS), {}), ("2-d x", (X, X.T, LABELS), {}),
+        ("no images", (IMAGES[:0], X.T, LABELS[:0]), {}), ("1-d w", (IMAGES, C, LABELS), {}),
+        ("channels", (IMAGES, X, LABELS), {}), ("b", (IMAGES, X.T, LABELS, C), {}),
+        ("integer b", (IMAGES, X.T, LABELS, LABELS), {}), ("no labels", (IMAGES, X.T), {}),
+        ("too few labels", (IMAGES, X.T, LABELS[:4], ONES), {}), ("float labels", (IMAGES, X.T, ONES, ONES), {}),
+        ("label too large", (IMAGES, X.T, LABELS + 3, ONES), {}), ("negative label", (IMAGES, X.T, LABELS - 1), {}),
+        *((f"label_smoothing={s}", (IMAGES, X.T, LABELS, ONES), {"label_smoothing": s}) for s in (1, -0.1, NAN))],
     "sigmoid_cross_entropy": _dense_loss_calls(),
     "mean_squared_error": _dense_loss_calls(),
     "soft_margin": _dense_loss_calls(),

@@ -235,6 +235,13 @@ def _softmax_cross_entropy(rng):
     yield "large logits", (x, labels), options
 
 
+def _pooled_softmax_cross_entropy(rng):
+    for size, with_b, label_smoothing in (((3, 2, 4), True, 0.0), ((1, 1, 3), False, 0.1)):
+        x, w, b = rng.standard_normal((7, *size)), 2 * rng.standard_normal((size[-1], 5)), rng.standard_normal(5)
+        arrays = x, w, rng.integers(0, 5, 7), b if with_b else None
+        yield f"{size[0]}x{size[1]} label_smoothing={label_smoothing}", arrays, {"label_smoothing": label_smoothing}
+
+
 def _loss(draw_targets):
     """Labels and targets of x's shape, each with both reductions."""
     def build(rng):
@@ -277,6 +284,7 @@ _CASES = {
     "linear_relu": _linear_relu,
     "perceptron": _perceptron,
     "mean_squared_error": _loss(lambda rng, shape: rng.standard_normal(shape)),
+    "pooled_softmax_cross_entropy": _pooled_softmax_cross_entropy,
     "relu": _elementwise(kink=True),
     "relu_max_pool2d": _relu_max_pool2d,
     "sigmoid": _elementwise(),

@@ -14,18 +14,19 @@ smoothing: Szegedy et al., "Rethinking the Inception architecture", 2015, sectio
 from fastnet.arrays import accumulator, array_module, require_float, require_labels
 
 
-def _check(x, labels, label_smoothing):
-    require_float("softmax_cross_entropy", x=x)
-    if x.ndim != 2:
-        raise ValueError(f"softmax_cross_entropy: logits are {x.shape}, but (N, classes) is needed")
-    require_labels("softmax_cross_entropy", labels, *x.shape)
+def check(op, shape, labels, label_smoothing):
+    """Raise TypeError or ValueError, in the name of `op`, for what does not fit logits of `shape`."""
+    if len(shape) != 2:
+        raise ValueError(f"{op}: logits are {shape}, but (N, classes) is needed")
+    require_labels(op, labels, *shape)
     if not 0 <= label_smoothing < 1:
-        raise ValueError(f"softmax_cross_entropy: label_smoothing must be in [0, 1) but is {label_smoothing}")
+        raise ValueError(f"{op}: label_smoothing must be in [0, 1) but is {label_smoothing}")
 
 
 def forward(x, labels, *, label_smoothing=0.0):
     """Return the mean loss as a 0-d array. Finite for any finite logits."""
-    _check(x, labels, label_smoothing)
+    require_float("softmax_cross_entropy", x=x)
+    check("softmax_cross_entropy", x.shape, labels, label_smoothing)
     xp = array_module(x)
     precise = x.astype(accumulator(x.dtype), copy=False)
     shifted = precise - precise.real.max(axis=1, keepdims=True)
