@@ -12,11 +12,12 @@ from typing import Any
 from fastnet import backend
 from fastnet.arrays import Array
 from fastnet.nn.convolution import Conv2d
-from fastnet.nn.layer import Backward, Chain, Container, Context, Layer
+from fastnet.nn.layer import Backward, Chain, Container, Context, Layer, has_parameters
 from fastnet.nn.layers import BatchNorm, Linear, ReLU
-from fastnet.nn.pooling import MaxPool2d
+from fastnet.nn.pooling import GlobalAvgPool, MaxPool2d
 from fastnet.shapes import Hidden
 
+FEW = 1 << 16  # weights that every image can read by itself
 SMALL = 1 << 21  # multiply-adds of a product that takes one thread some 30 microseconds
 
 
@@ -140,6 +141,52 @@ def _perceptron(layers: Sequence[Layer]) -> int:
             break
         count += len(middle) + 1
     return count if count > 1 else 0
+
+
+class Head(Fused):
+    """A model's last linear layer, and global average pooling before it, in one op with the softmax cross-entropy.
+
+    Only a training step on a device asks for that (`with_loss`); otherwise these layers run as they are.
+    """
+
+    parts: list[Any]
+
+    def __init__(self, parts: Sequence[Layer]) -> None:
+        super().__init__(parts)
+        self._otherwise = Chain(parts)
+
+    @classmethod
+    def of(cls, layers: Sequence[Layer]) -> "Head | None":
+        """That of a chain of layers, None where it does not end so, or has no parameters before its end."""
+        kinds = [type(layer) for layer in layers]
+        count = 2 if kinds[-2:] == [GlobalAvgPool, Linear] else 1
+        return cls(layers[-count:]) if kinds[-1:] == [Linear] and any(map(has_parameters, layers[:-count])) else None
+
+    def __call__(self, x: Array, context: Context) -> tuple[Array, Backward]:
+        return self._otherwise(x, context)
+
+    def behind(self, x: Array, back: Backward, context: Context) -> tuple[Array, Backward]:
+        """y of x, and the way back through these layers and then by `back`, which leads to parameters."""
+        y, own_back = self(x, context)
+        return y, lambda dy, needs_dx=True: back(own_back(dy), needs_dx)
+
+    def with_loss(self, x: Array, labels: Array, dy: float,
+                  options: Mapping[str, Any]) -> tuple[Array, Array, Array] | None:
+        """(mean softmax cross-entropy, logits, dx), with dx and the parameters' gradients dy times those of the loss.
+
+        None where no implementation does that in one go: then nothing has been done.
+        """
+        w, b = self.parts[-1].parameters_here["w"], self.parts[-1].parameters_here.get("b")
+        images = x if len(self.parts) == 2 else x.reshape(len(x), 1, 1, -1)
+        arrays = (images, w.value, labels, b.value if b else None)
+        op = backend.pair("pooled_softmax_cross_entropy", *arrays, **options)
+        if not hasattr(op, "step") or w.value.size > FEW:
+            return None
+        loss, logits, dx, dw, db = op.step(*arrays, dy, (w.free_gradient, b.free_gradient if b else None), **options)
+        w.accumulate(dw)
+        if b:
+            b.accumulate(db)
+        return loss, logits, dx.reshape(x.shape)
 
 
 class ReLUMaxPool2d(Fused):

@@ -54,16 +54,34 @@ def forward_backward(model: Sequential, x: Array, labels: Array, context: Contex
         store.start_gradients()
         for start, stop in itertools.pairwise(ends):
             here = context if parts == 1 else replace(context, samples=_part(context.samples, start, stop))
-            y, back = model(x[start:stop], here)
-            wide = y if y.dtype == store.dtype else backend.keep_books("cast", y, dtype=store.dtype)
-            value, loss_back = backend.run(loss, wide, labels[start:stop], **loss_options)
             share = (stop - start) / len(x) if parts > 1 else 1.0
-            dy = loss_back(scale if parts == 1 else scale * share, (True, False))[0]
-            back(dy if dy.dtype == y.dtype else backend.keep_books("cast", dy, dtype=y.dtype), False)
+            value, wide = _there_and_back(model, x[start:stop], labels[start:stop], here, loss, loss_options,
+                                          scale if parts == 1 else scale * share)
             total = value if parts == 1 else total + share * value
             logits.append(wide)
     store.finish_gradients()
-    return total, logits[0] if parts == 1 else array_module(y).concatenate(logits)
+    return total, logits[0] if parts == 1 else array_module(wide).concatenate(logits)
+
+
+def _there_and_back(model: Sequential, x: Array, labels: Array, context: Context, loss: str,
+                    options: Mapping[str, Any], dy: float | Array) -> tuple[Array, Array]:
+    """(loss, logits) of one pass forward and back, where the gradients that are added up are dy times the loss's."""
+    head = None
+    if loss == "softmax_cross_entropy":
+        y, back, head = model.before_loss(x, context)
+    else:
+        y, back = model(x, context)
+    if head is not None:
+        if done := head.with_loss(y, labels, dy, options):
+            value, logits, slope = done
+            back(slope, False)
+            return value, logits
+        y, back = head.behind(y, back, context)
+    wide = y if y.dtype == model.store.dtype else backend.keep_books("cast", y, dtype=model.store.dtype)
+    value, loss_back = backend.run(loss, wide, labels, **options)
+    slope = loss_back(dy, (True, False))[0]
+    back(slope if slope.dtype == y.dtype else backend.keep_books("cast", slope, dtype=y.dtype), False)
+    return value, wide
 
 
 def _part(samples: Array | None, start: int, stop: int) -> Array | None:

@@ -21,7 +21,7 @@ from fastnet.arrays import (
     single_threaded_blas,
     to_numpy,
 )
-from fastnet.nn.fuse import fuse, fused
+from fastnet.nn.fuse import Head, fuse, fused
 from fastnet.nn.layer import (
     INFERENCE,
     Backward,
@@ -70,6 +70,7 @@ class Sequential(Container):
         self.adopt(self.layers)
         self._chain = Chain(self.layers)
         self._fused: Chain | None = None  # the same layers, some of them as one
+        self._headed: tuple[Chain, Head | None] | None = None  # these again, in two parts
         self._fitting: Shape | None = None  # of samples that the layers are known to take
 
     def children(self) -> list[Layer]:
@@ -93,6 +94,20 @@ class Sequential(Container):
         """
         layers = self._fused.layers if self._fused is not None else []
         return layers[0].step(x, labels, context, options) if len(layers) == 1 and hasattr(layers[0], "step") else None
+
+    def before_loss(self, x: Array, context: Context) -> tuple[Array, Backward, Head | None]:
+        """y and the way back, as of a call, of the layers before the model's head; of all where that is None.
+
+        There is one where the model is fused, is on a device and ends as `fastnet.nn.fuse.Head` wants it.
+        """
+        if self._fused is None or self.device == "cpu" or context.tap is not None:
+            return *self(x, context), None
+        layers = self._fused.layers
+        if self._headed is None:
+            head = Head.of(layers)
+            self._headed = Chain(layers[: -len(head.parts)] if head else layers), head
+        chain, head = self._headed
+        return *chain(x, context), head
 
     def fuse(self) -> list[Layer]:
         if self._fused is None:

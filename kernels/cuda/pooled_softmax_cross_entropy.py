@@ -31,7 +31,7 @@ def backward_into(dy, cache, needs, into):
     return _gradients(dy, cache, needs or (True,) * 4, into, None)
 
 
-def step(x, w, labels, b, dy, needs_x, into, *, label_smoothing=0.0):
+def step(x, w, labels, b, dy, into, *, label_smoothing=0.0):
     """(loss, logits, dx, dw, db) of a training step, where the gradients are dy, a number, times the loss's.
 
     Loss and logits are of the type that sums are kept in. dw and db go to the places `into`, if these are not None.
@@ -39,7 +39,7 @@ def step(x, w, labels, b, dy, needs_x, into, *, label_smoothing=0.0):
     cache = _rows(x, w, labels, b, label_smoothing)
     *_, logits, _, losses = cache
     loss = empty(losses, ())
-    dx, dw, _, db = _gradients(dy, cache, (needs_x, True, False, True), (None, into[0], None, into[1]), loss)
+    dx, dw, _, db = _gradients(dy, cache, (True, True, False, True), (None, into[0], None, into[1]), loss)
     return loss, logits, dx, dw, db
 
 
