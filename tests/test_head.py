@@ -129,10 +129,10 @@ def test_what_is_a_head(layers, parts):
 def test_a_step_has_the_bits_of_the_op():
     """But for the loss, whose terms are added in another order."""
     rng = np.random.default_rng(1)
-    for channels, places in ((3, 1), (40, 6)):
-        x, w, b = rng.standard_normal((9, 1, places, channels)), rng.standard_normal((channels, 11)), np.ones(11)
-        x, w, b = (emulated(a.astype(np.float32)) for a in (x, w, b))
-        labels, into = emulated(rng.integers(0, 11, 9)), (emulated(np.zeros((channels, 11), np.float32)), None)
+    for channels, places, classes in ((3, 1, 11), (40, 6, 16)):
+        x, w = rng.standard_normal((9, 1, places, channels)), rng.standard_normal((channels, classes))
+        x, w, b = (emulated(a.astype(np.float32)) for a in (x, w, np.ones(classes)))
+        labels, into = emulated(rng.integers(0, classes, 9)), (emulated(np.zeros(w.shape, np.float32)), None)
         loss, logits, dx, dw, db = STEP(x, w, labels, b, 0.5, into, **OPTIONS)
         y, back = backend.run("pooled_softmax_cross_entropy", x, w, labels, b, **OPTIONS)
         assert dw is into[0]
