@@ -170,6 +170,42 @@ def test_one_pass_pools_as_two_do(dtype, x_shape, w_shape, options, few, monkeyp
         np.testing.assert_array_equal(a.get().astype(np.float64), e.get().astype(np.float64))
 
 
+@NARROW
+@pytest.mark.parametrize(("size", "x_shape", "outputs"), [
+    ((128, 128), (2, 6, 8, 128), 128), ((256, 64), (5, 2, 32, 64), 64), ((128, 64), (3, 4, 2, 64), 64),
+    ((128, 64), (1, 10, 16, 128), 64)], ids=str)
+def test_tensor_cores_pool_as_two_passes_do(dtype, size, x_shape, outputs, monkeypatch):
+    """Whole tiles and tails, one image's lines in a warp and several images'; ties, and NaNs."""
+    monkeypatch.setattr(_conv3x3, "SIZES", (size, _conv3x3.SIZES[-1]))
+    monkeypatch.setattr(_conv3x3, "ENOUGH", 1)
+    monkeypatch.setattr(_launch, "MOST_BLOCKS", 2)
+    x, w, b = (integers(shape, kind, i, 1) for i, (shape, kind) in enumerate((
+        (x_shape, dtype), ((3, 3, x_shape[3], outputs), np.float32), ((outputs,), np.float32))))
+    x[0, 1, 1, 5] = np.nan
+    b -= 8  # so that in some windows nothing wins
+    calls, pooled = [], _conv3x3.pooled
+    monkeypatch.setattr(_conv3x3, "pooled", lambda *a: calls.append(a) or pooled(*a))
+    arrays, runs = list(map(emulated, (x, w, b))), []
+    for apart in (True, False):
+        if not apart:
+            monkeypatch.setattr(_conv3x3, "pools", lambda g, pool: False)
+        y, (_, (winners, _)) = fused.forward(*arrays, pad=1, window=2)
+        runs.append([y.get().astype(np.float64), winners.get()])
+    assert len(calls) == 1
+    assert np.isnan(runs[0][0]).any() and set(np.unique(runs[0][1])) == set(range(5))
+    for a, e in zip(*runs, strict=True):
+        np.testing.assert_array_equal(a, e)
+
+
+@pytest.mark.parametrize(("size", "window", "stride", "one_pass"), [
+    ((8, 8), 2, None, True), ((2, 32), 2, None, True), ((7, 8), 2, None, False), ((8, 6), 2, None, False),
+    ((8, 64), 2, None, False), ((8, 8), 2, 1, False), ((8, 8), (1, 4), None, False), ((8, 1), (2, 1), None, False)])
+def test_which_windows_go_in_one_pass_on_tensor_cores(size, window, stride, one_pass):
+    x, w = np.empty((2, *size, 64), np.float16), np.empty((3, 3, 64, 64), np.float32)
+    g, pool = fused._geometries(x, w, (1, 1, 1, 1), (window, stride, 0, False))
+    assert conv2d.way(x, g) is _conv3x3 and _conv3x3.pools(g, pool) is one_pass
+
+
 @pytest.mark.parametrize(("outputs", "window", "stride", "one_pass"), [
     (4, 2, None, True), (16, 2, None, True), (4, (2, 1), None, True), (16, (2, 1), None, False), (4, 2, 1, False),
     (4, 2, 3, True), (4, (2, 3), 3, False), (4, (1, 4), (1, 3), False)])

@@ -5,7 +5,7 @@ from fastnet.kernels.cuda._conv_taps import weights
 from fastnet.kernels.cuda._launch import Kernel, blocks, storage
 from fastnet.kernels.cuda._parts import UNIT, in_parts
 
-__all__ = ["dw", "dx", "forward", "takes", "weights"]
+__all__ = ["dw", "dx", "forward", "pooled", "pools", "takes", "weights"]
 
 DEEP, STAGES = 64, 3  # channels of a row in shared memory; weights there, in taps
 ROW = 2 * DEEP  # bytes
@@ -16,8 +16,8 @@ WIDEST = 64  # an image of this width still leaves room for the smallest tile
 SIZES, ENOUGH = ((128, 128), (256, 64), (128, 64)), 256
 DW_BLOCKS = 128  # about; a multiprocessor has one
 
-_FORWARD, _DX = ({size: Kernel("conv3x3", f"conv3x3_{name}_{size[0]}x{size[1]}") for size in SIZES}
-                 for name in ("forward", "dx"))
+_FORWARD, _POOLED, _DX = ({size: Kernel("conv3x3", f"conv3x3_{name}_{size[0]}x{size[1]}") for size in SIZES}
+                          for name in ("forward", "pooled", "dx"))
 _DW = Kernel("conv3x3_dw", "conv3x3_dw")
 
 
@@ -32,6 +32,20 @@ def forward(x, w, b, g):
     y = empty(x, (*x.shape[:3], w.shape[3]))
     _convolve(_FORWARD, aligned(x), w, b, y)
     return y
+
+
+def pools(g, pool):
+    """Whether `pooled` takes these windows: 2x2 side by side, and a warp's pixels are whole pairs of lines."""
+    _, height, width, *_ = g
+    return pool[4:10] == (2, 2, 2, 2, 0, 0) and height % 2 == width % 2 == 0 and 32 % width == 0
+
+
+def pooled(x, w, b, g, pool):
+    """(y, winners) of the convolution with ReLU and the pooling behind it, as `max_pool2d.largest` gives them."""
+    y = empty(x, pool.out_shape)
+    winners = empty(x, y.shape, "uint8")
+    _convolve(_POOLED, aligned(x), w, b, y, winners)
+    return y, winners
 
 
 def dx(dy, w, g):
@@ -54,7 +68,7 @@ def _numbers(x):
     return images * height * width, height, width, channels
 
 
-def _convolve(kernels, x, w, b, y):
+def _convolve(kernels, x, w, b, y, *more):
     pixels, height, width, depth = _numbers(x)
     breadth = y.shape[3]
     for size in SIZES:
@@ -62,7 +76,7 @@ def _convolve(kernels, x, w, b, y):
         shared = _shared(size, width, depth)
         if size == SIZES[-1] or (breadth % size[1] == 0 and tiles >= ENOUGH and shared <= MOST_SHARED):
             break
-    kernels[size](blocks(tiles), x, w, b, y, pixels, height, width, depth, breadth, shared=shared)
+    kernels[size](blocks(tiles), x, w, b, y, *more, pixels, height, width, depth, breadth, shared=shared)
 
 
 def _shared(size, width, depth):

@@ -36,6 +36,11 @@ def forward(x, w, b, g):
     return y
 
 
+def pools(g, pool):
+    """Whether the convolution can pool its outputs before it stores them."""
+    return False
+
+
 def dx(dy, w, g):
     out = empty(dy, g[:4])
     _DX(blocks(-(-out.size // (PIXELS * DEEP))), aligned(dy), w, out, *g, shared=SHARED)

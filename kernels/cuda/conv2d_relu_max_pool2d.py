@@ -1,10 +1,10 @@
 """Convolution, ReLU and max pooling as in `fastnet.ops.conv2d_relu_max_pool2d`.
 
-In plain multiply-adds, small windows that do not overlap go in one pass (`_conv_plain.pooled`), and what the
-convolution alone would give is never stored; everything else goes in the passes of `conv2d` and `relu_max_pool2d`.
+Small windows that do not overlap go in one pass where the convolution can do that (`pools`), and what it alone would
+give is never stored; everything else goes in the passes of `conv2d` and `relu_max_pool2d`.
 """
 
-from fastnet.kernels.cuda import _conv_plain, _pool, conv2d, max_pool2d
+from fastnet.kernels.cuda import _pool, conv2d, max_pool2d
 from fastnet.kernels.cuda._arrays import contiguous
 
 NAME = "conv2d_relu_max_pool2d"
@@ -25,10 +25,12 @@ def supports(x, w, b=None, *, stride=1, pad=0, dilation=1, groups=1, conv_algori
 def forward(x, w, b=None, *, stride=1, pad=0, dilation=1, groups=1, conv_algorithm="auto", window, pool_stride=None,
             pool_pad=0, ceil_mode=False):
     g, pool = _geometries(x, w, (stride, pad, dilation, groups), (window, pool_stride, pool_pad, ceil_mode))
-    if conv2d.way(x, g) is _conv_plain and _conv_plain.pools(g, pool):
+    chosen = conv2d.way(x, g)
+    if chosen.pools(g, pool):
         x, w, b = map(contiguous, (x, w, b))
-        y, winners = _conv_plain.pooled(x, w, b, g, pool)
-        return y, ((x, w, w, b is not None, g, _conv_plain), (winners, pool))
+        weights = chosen.weights(x, w)
+        y, winners = chosen.pooled(x, weights, b, g, pool)
+        return y, ((x, w, weights, b is not None, g, chosen), (winners, pool))
     z, below = conv2d.forward(x, w, b, stride=stride, pad=pad, dilation=dilation, groups=groups,
                               conv_algorithm=conv_algorithm)
     y, above = max_pool2d.largest(z, pool, True)

@@ -17,9 +17,10 @@ FN_TYPES(half, bf16);
 
 constexpr int STAGES = 3;  // weights of so many taps are in shared memory: one is used, the others are on their way
 
+// finish(sums, scratch, first pixel, first output) for each tile.
 // Shared memory: a row of zeros, the weights, the pixels of 64 channels, and those of the next 64 where there are more.
-template <int ACROSS, int WIDE, bool REVERSED>
-void conv3x3(const T* x, const T* w, const Acc* b, T* y, int pixels, int height, int width, int depth, int breadth) {
+template <int ACROSS, int WIDE, bool REVERSED, class F>
+void tiles3x3(const T* x, const T* w, int pixels, int height, int width, int depth, int breadth, F finish) {
     typedef TensorTile<ACROSS, WIDE, REVERSED> Sums;
     FN_DYNAMIC(unsigned char, memory);
     unsigned char *const slabs = memory + ROW, *const halo = slabs + STAGES * Sums::SLAB;
@@ -68,11 +69,62 @@ void conv3x3(const T* x, const T* w, const Acc* b, T* y, int pixels, int height,
         }
         cp_wait<0>();
         sync_threads();
-        sums.write(slabs, b, output, [&](int row) {
-            return pixel + row < pixels ? y + int64(pixel + row) * breadth : nullptr;
-        });
+        finish(sums, slabs, pixel, output);
         sync_threads();
     }
+}
+
+template <int ACROSS, int WIDE, bool REVERSED>
+void conv3x3(const T* x, const T* w, const Acc* b, T* y, int pixels, int height, int width, int depth, int breadth) {
+    typedef TensorTile<ACROSS, WIDE, REVERSED> Sums;
+    tiles3x3<ACROSS, WIDE, REVERSED>(x, w, pixels, height, width, depth, breadth,
+                                     [=](Sums& sums, unsigned char* scratch, int pixel, int output) {
+        sums.write(scratch, b, output, [=](int row) {
+            return pixel + row < pixels ? y + int64(pixel + row) * breadth : nullptr;
+        });
+    });
+}
+
+struct alignas(8) Winners { uint8 entry[8]; };
+
+// With ReLU and 2x2 windows behind it: y (pixels / 4, breadth), and which output of its window each is, with the rules
+// of max_pool2d.cu. The width is even and divides 32, and the height is even: so a warp's 64 pixels are pairs of lines of
+// an image or of several, and so 16 whole windows, which come one after the other in y.
+template <int ACROSS, int WIDE>
+void conv3x3_pooled(const T* x, const T* w, const Acc* b, T* y, uint8* winners, int pixels, int height, int width,
+                    int depth, int breadth) {
+    typedef TensorTile<ACROSS, WIDE, false> Sums;
+    tiles3x3<ACROSS, WIDE, false>(x, w, pixels, height, width, depth, breadth,
+                                  [=](Sums& sums, unsigned char* scratch, int pixel, int output) {
+        unsigned char* out = sums.stage(scratch, b, output);
+        const int across = width / 2, first = (pixel + Sums::down()) / 4;
+        FN_UNROLL(1)
+        for (int n = lane_id(); n < 16 * Sums::MANY; n += WARP) {
+            const int window = n / Sums::MANY, chunk = n % Sums::MANY;
+            if (first + window >= pixels / 4) break;
+            const int line = window / across * 2 * width + window % across * 2;
+            Pack best{ld128(Sums::staged(out, line, chunk))};
+            Winners number = {};
+            for (int tap = 1; tap < 4; tap++) {
+                const Pack other{ld128(Sums::staged(out, line + tap / 2 * width + tap % 2, chunk))};
+                for (int j = 0; j < 8; j++) {
+                    const Acc v = load(&other.entry[j]), top = load(&best.entry[j]);
+                    if (v > top || (v != v && top == top)) {
+                        best.entry[j] = other.entry[j];
+                        number.entry[j] = uint8(tap);
+                    }
+                }
+            }
+            for (int j = 0; j < 8; j++) {
+                const Acc top = load(&best.entry[j]);
+                if (!(top > 0)) number.entry[j] = 4;
+                if (top <= 0) best.entry[j] = T{};
+            }
+            const int64 to = int64(first + window) * breadth + output + Sums::across() * WIDE + chunk * 8;
+            st128(y + to, best.bits);
+            *reinterpret_cast<Winners*>(winners + to) = number;
+        }
+    });
 }
 
 // Two blocks a multiprocessor, by registers (at most 255) and by shared memory; three of the smallest tile.
@@ -99,4 +151,17 @@ FN_KERNEL(128) conv3x3_dx_128x128(const T* x, const T* w, const Acc* b, T* y, in
 FN_KERNEL(128) conv3x3_dx_128x64(const T* x, const T* w, const Acc* b, T* y, int pixels, int height, int width,
                                  int depth, int breadth) {
     conv3x3<2, 32, true>(x, w, b, y, pixels, height, width, depth, breadth);
+}
+
+FN_KERNEL(128) conv3x3_pooled_256x64(const T* x, const T* w, const Acc* b, T* y, uint8* winners, int pixels, int height,
+                                     int width, int depth, int breadth) {
+    conv3x3_pooled<1, 64>(x, w, b, y, winners, pixels, height, width, depth, breadth);
+}
+FN_KERNEL(128) conv3x3_pooled_128x128(const T* x, const T* w, const Acc* b, T* y, uint8* winners, int pixels,
+                                      int height, int width, int depth, int breadth) {
+    conv3x3_pooled<2, 64>(x, w, b, y, winners, pixels, height, width, depth, breadth);
+}
+FN_KERNEL(128) conv3x3_pooled_128x64(const T* x, const T* w, const Acc* b, T* y, uint8* winners, int pixels, int height,
+                                     int width, int depth, int breadth) {
+    conv3x3_pooled<2, 32>(x, w, b, y, winners, pixels, height, width, depth, breadth);
 }

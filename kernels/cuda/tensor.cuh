@@ -74,10 +74,9 @@ template <int ACROSS, int WIDE, bool REVERSED> struct TensorTile {
         }
     }
 
-    // The sums and b, if that is given, into the outputs from number `output` on; target(row) is where a row's outputs
-    // begin, or null. It goes through `scratch`, ROWS x BREADTH entries of shared memory, so that a warp writes whole
-    // lines.
-    template <class F> void write(unsigned char* scratch, const Acc* b, int output, F target) {
+    // The sums and b, if that is given, as this warp's 64 lines in `scratch`, which has ROWS x BREADTH entries of shared
+    // memory; returns where the first is. The outputs are those from number `output` on.
+    unsigned char* stage(unsigned char* scratch, const Acc* b, int output) {
         const int lane = lane_id(), first = output + across() * WIDE;
         unsigned char* out = scratch + warp_id() * 64 * LINE;
         FN_UNROLL(MANY)
@@ -89,14 +88,24 @@ template <int ACROSS, int WIDE, bool REVERSED> struct TensorTile {
                     const int line = m * 16 + h * 8 + lane / 4;
                     Two two;
                     for (int e = 0; e < 2; e++) store(two.entry + e, sum[m][n][2 * h + e] + bias[e]);
-                    *reinterpret_cast<Two*>(out + line * LINE + ((n ^ line % MANY) << 4) + lane % 4 * 4) = two;
+                    *reinterpret_cast<Two*>(staged(out, line, n) + lane % 4 * 4) = two;
                 }
         }
         sync_warp();
-        for (int n = lane; n < 64 * MANY; n += WARP) {
+        return out;
+    }
+    // Where chunk n of a line stands there.
+    static unsigned char* staged(unsigned char* out, int line, int n) {
+        return out + line * LINE + ((n ^ line % MANY) << 4);
+    }
+
+    // The same to where a row's outputs begin, target(row), unless that is null: a warp writes whole lines.
+    template <class F> void write(unsigned char* scratch, const Acc* b, int output, F target) {
+        const int first = output + across() * WIDE;
+        unsigned char* out = stage(scratch, b, output);
+        for (int n = lane_id(); n < 64 * MANY; n += WARP) {
             const int line = n / MANY, chunk = n % MANY;
-            if (T* to = target(down() + line))
-                st128(to + first + chunk * 8, ld128(out + line * LINE + ((chunk ^ line % MANY) << 4)));
+            if (T* to = target(down() + line)) st128(to + first + chunk * 8, ld128(staged(out, line, chunk)));
         }
     }
 };
