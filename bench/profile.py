@@ -159,7 +159,9 @@ class Watch:
 
 
 def _outputs(name: str, x: Any, w: Any, y: Any, options: Mapping[str, Any]) -> int:
-    """The outputs of the product with w: those of the op, but for a convolution with pooling behind it."""
+    """The outputs of the product with w: those of the op, but for one with pooling or a loss behind the product."""
+    if name == "pooled_softmax_cross_entropy":
+        return len(x) * w.shape[-1]
     if name != "conv2d_relu_max_pool2d":
         return y.size
     spacing = [shapes.pair(name, key, options.get(key, otherwise), otherwise)

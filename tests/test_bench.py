@@ -16,7 +16,7 @@ import fastnet as fn
 from fastnet import backend
 from fastnet.bench import epoch, memory, ops, overfit, record, sizes, steps
 from fastnet.bench.ceilings import Rates
-from fastnet.bench.profile import WHOLE, profile
+from fastnet.bench.profile import WHOLE, needed, profile
 from fastnet.bench.result import Result
 from fastnet.bench.timer import Timing, alternate
 from fastnet.bench.workload import Workload
@@ -80,6 +80,12 @@ def test_profile_adds_up():
     for name in ("linear 400 120", "perceptron 120"):
         assert parts[f"{name} backward"].operations == 2 * parts[f"{name} forward"].operations
     assert backend.pair.__module__ == "fastnet.backend"
+
+
+def test_a_loss_behind_a_product_has_the_operations_of_the_product():
+    call, = sizes.calls(["pooled_softmax_cross_entropy"])
+    run = ops.both_passes(call.few(8), np.ones((), np.float32), "cpu")
+    assert needed(run)[0] == 3 * 2 * 8 * 512 * 10
 
 
 def test_an_epoch_makes_every_batch_and_takes_a_step_on_it():
