@@ -2,7 +2,7 @@
 // outputs that do not overlap: a thread has the sums of all outputs of a window, and stores the largest alone.
 //
 // y (images, places_h, places_w, outputs), and which tap of the window won, in a byte, with the rules of max_pool2d.cu:
-// of equal outputs the first, a NaN over all but an earlier one, and where the largest is not above 0 the number of taps.
+// of equal outputs the first, a NaN over all but an earlier one; where the largest is not above 0, the number of taps.
 #include "gathered.cuh"
 
 constexpr int MOST = 4;  // outputs of a window
@@ -37,8 +37,8 @@ inline void store_largest(const Pool& pool, Pixel window, const Acc (&output)[MO
     *winner = uint8(best > 0 ? number : pool.taps());
 }
 
-// Where groups have few channels: a thread per entry of y. Neighbouring threads are neighbouring channels, and each weight
-// is read once for all outputs of the window.
+// Where groups have few channels: a thread per entry of y. Neighbouring threads are neighbouring channels, and each
+// weight is read once for all outputs of the window.
 FN_KERNEL(256) conv2d_pooled_direct(const T* x, const Acc* w, const Acc* b, T* y, uint8* winners, int images,
                                     int height, int width, int channels, int out_h, int out_w, int outputs,
                                     int kernel_h, int kernel_w, int stride_h, int stride_w, int pad_h, int pad_w,

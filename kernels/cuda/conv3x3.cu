@@ -88,8 +88,8 @@ void conv3x3(const T* x, const T* w, const Acc* b, T* y, int pixels, int height,
 struct alignas(8) Winners { uint8 entry[8]; };
 
 // With ReLU and 2x2 windows behind it: y (pixels / 4, breadth), and which output of its window each is, with the rules
-// of max_pool2d.cu. The width is even and divides 32, and the height is even: so a warp's 64 pixels are pairs of lines of
-// an image or of several, and so 16 whole windows, which come one after the other in y.
+// of max_pool2d.cu. The width is even and divides 32, and the height is even: so a warp's 64 pixels are pairs of lines
+// of an image or of several, and so 16 whole windows, which come one after the other in y.
 template <int ACROSS, int WIDE>
 void conv3x3_pooled(const T* x, const T* w, const Acc* b, T* y, uint8* winners, int pixels, int height, int width,
                     int depth, int breadth) {

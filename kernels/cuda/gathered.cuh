@@ -19,8 +19,8 @@ void gather_tile(Acc (&tile)[DEPTH][TILE + 1], F entry, int i0, int k0, int rows
 // Which tile a block works on: first row and column, group, part of the depth.
 struct Tile { int row, column, group, part; };
 
-// take(tile, sums over k of a(i, k) b(j, k)) for all tiles of i < rows and j < columns, in every group and every part of
-// the depth, of `chunk` each. A thread has the sums of four rows and of four columns, both 16 apart; not all need exist.
+// take(tile, sums over k of a(i, k) b(j, k)) for all tiles of i < rows and j < columns, in every group and every part
+// of the depth, of `chunk` each. A thread has the sums of four rows and four columns, both 16 apart; some may lie outside.
 template <bool A_ALONG_DEPTH, bool B_ALONG_DEPTH, class A, class B, class F>
 void gathered_sums(A a, B b, F take, int rows, int columns, int depth, int groups, int chunk) {
     FN_SHARED(Acc, a_tile, [DEPTH][TILE + 1]);

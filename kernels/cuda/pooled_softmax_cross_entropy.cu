@@ -75,8 +75,8 @@ void image_gradients(Rows r, Slopes slopes, const Acc* w, Acc factor, T* dx) {
 // dx, dw, db and the mean loss, each where it is wanted, from dy: the number where it points to, or `scale` where it is
 // null. x is not read, it only says which type T is.
 //
-// The first blocks write dx. The last ones add up what is summed over the images, 32 of the entries of dw, db and the loss
-// at a time, in that order: eight warps sum every eighth image each, and the first adds the eight sums in order.
+// The first blocks write dx. The last ones add up what is summed over the images, 32 of the entries of dw, db and the
+// loss at a time, in that order: eight warps sum every eighth image each, and the first adds the eight sums in order.
 FN_KERNEL(256) pooled_softmax_cross_entropy_gradients(const T* x, const Acc* w, const int64* labels, Acc smoothing,
                                                       const Acc* means, const Acc* p, const Acc* losses, const T* dy,
                                                       Acc scale, T* dx, Acc* dw, Acc* db, Acc* loss, int64 n,
