@@ -77,6 +77,16 @@ def test_a_pass_is_that_of_the_layers(end, dtype, parts, scale, steps, monkeypat
         np.testing.assert_allclose(found[name], value, rtol=0, atol=BOUNDS[dtype] * np.abs(value).max(), err_msg=name)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_the_factor_of_the_gradients_may_stand_on_the_device(dtype, steps):
+    """That of a loss that is scaled is read there by a recorded step."""
+    expected = passes(model("pooling, linear", dtype), *batch(), scale=8.0)
+    found = passes(model("pooling, linear", dtype), *batch(), scale=emulated(np.array(8, np.float32)))
+    assert len(steps) == 2
+    assert {name: value.tobytes() for name, value in found.items()} == {
+        name: value.tobytes() for name, value in expected.items()}
+
+
 def test_steps_of_training_follow_the_reference(steps):
     x, labels = batch()
     losses = []

@@ -170,7 +170,7 @@ class Head(Fused):
         y, own_back = self(x, context)
         return y, lambda dy, needs_dx=True: back(own_back(dy), needs_dx)
 
-    def with_loss(self, x: Array, labels: Array, dy: float,
+    def with_loss(self, x: Array, labels: Array, dy: float | Array,
                   options: Mapping[str, Any]) -> tuple[Array, Array, Array] | None:
         """(mean softmax cross-entropy, logits, dx), with dx and the parameters' gradients dy times those of the loss.
 

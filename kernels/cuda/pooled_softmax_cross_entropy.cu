@@ -78,12 +78,12 @@ void image_gradients(Rows r, Slopes slopes, const Acc* w, Acc factor, T* dx) {
 // The first blocks write dx. The last ones add up what is summed over the images, 32 of the entries of dw, db and the
 // loss at a time, in that order: eight warps sum every eighth image each, and the first adds the eight sums in order.
 FN_KERNEL(256) pooled_softmax_cross_entropy_gradients(const T* x, const Acc* w, const int64* labels, Acc smoothing,
-                                                      const Acc* means, const Acc* p, const Acc* losses, const T* dy,
+                                                      const Acc* means, const Acc* p, const Acc* losses, const Acc* dy,
                                                       Acc scale, T* dx, Acc* dw, Acc* db, Acc* loss, int64 n,
                                                       int64 places, int channels, int classes) {
     FN_SHARED(Acc, sums, [8][WARP]);
     const Slopes slopes{p, labels, smoothing, classes};
-    const Acc factor = (dy ? load(dy) : scale) / Acc(n);
+    const Acc factor = (dy ? *dy : scale) / Acc(n);
     if (dx) {
         const Rows r{n * places, channels, places};
         if (in_packs(channels, dx)) image_gradients<Pack::many>(r, slopes, w, factor, dx);

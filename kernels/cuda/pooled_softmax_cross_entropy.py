@@ -28,13 +28,16 @@ def backward(dy, cache, needs=None):
 
 
 def backward_into(dy, cache, needs, into):
+    if hasattr(dy, "shape"):  # of x's type
+        dy = dy.astype(cache[1].dtype, copy=False)
     return _gradients(dy, cache, needs or (True,) * 4, into, None)
 
 
 def step(x, w, labels, b, dy, into, *, label_smoothing=0.0):
-    """(loss, logits, dx, dw, db) of a training step, where the gradients are dy, a number, times the loss's.
+    """(loss, logits, dx, dw, db) of a training step, where the gradients are dy times the loss's.
 
-    Loss and logits are of the type that sums are kept in. dw and db go to the places `into`, if these are not None.
+    dy is a number, or an array () of the type that sums are kept in, as are loss and logits. dw and db go to the places
+    `into`, if these are not None.
     """
     cache = _rows(x, w, labels, b, label_smoothing)
     *_, logits, _, losses = cache
