@@ -45,7 +45,7 @@ def without(monkeypatch):
 @pytest.fixture
 def emulated_device(monkeypatch):
     """A device called "emulated", on which the CUDA kernels run without a GPU."""
-    pytest.importorskip("numba_cuda", reason="the extra gpu-test is not installed")  # optimizers ask it
+    pytest.importorskip("numba_cuda", reason="the extra gpu-test is not installed")  # standardize_batch asks it
     from emulator import arrays, engine
 
     from fastnet import devices

@@ -98,6 +98,23 @@ def test_a_run_follows_the_reference_in_float64(dtype, loss_limit, weight_limit,
     np.testing.assert_array_equal(again, losses[: len(again)])
 
 
+def test_a_run_of_graphs_follows_the_reference_in_float64(run):
+    """It reads the images where they lie, has its head in one op and its update judged on the device."""
+    with backend.use("reference"):
+        right, *_ = run("cpu", "float64")
+    plain, _, _ = run("emulated")
+    found, called, used = run("emulated", graph=True)
+    assert {(name, "cuda") for name in ("augment_conv2d", "pooled_softmax_cross_entropy", "judge_step")} < used
+    assert not called.size and ("augment_batch", "cuda") not in used
+    for name in ("train_loss", "train_accuracy", "validation_loss"):
+        figures = [[line[name] for line in of.history] for of in (found, plain, right)]
+        assert figures[0] == figures[1]
+        np.testing.assert_allclose(figures[0], figures[2], rtol=1e-6)
+    np.testing.assert_array_equal(vector(found.model), vector(plain.model))
+    start, end = (vector(model) for model in (resnet("cpu"), right.model))
+    assert np.linalg.norm(vector(found.model) - end) < 3e-5 * np.linalg.norm(end - start)
+
+
 def test_a_run_goes_on_on_the_cpu(run, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run("emulated", schedule=interrupting(5), out=tmp_path / "run")
