@@ -44,6 +44,7 @@ SIZES: dict[str, tuple[Size, ...]] = {
     "augment_conv2d": (Size((128, 32, 32, 3), _SAME | _AUGMENTED, (3, 3, 3, 64)),
                        Size((128, 32, 32, 3), _AUGMENTED, (5, 5, 3, 6))),
     "avg_pool2d": _POOL,
+    "basic_block": (Size((32, 32, 32, 64), w=(3, 3, 64, 64)), Size((32, 8, 8, 256), w=(3, 3, 256, 256))),
     "batch_norm": _MAPS,
     "batch_norm_add_relu": _MAPS[:2],
     "batch_norm_fixed": _MAPS,
@@ -141,6 +142,7 @@ def _call(op: str, size: Size) -> Call:
         "shortcut": lambda: rng.standard_normal(x), "targets": lambda: rng.uniform(0, 1, x),
         "labels": lambda: rng.integers(0, CLASSES, x[0]), "samples": lambda: np.arange(x[0]),
     }
+    draw |= {f"{name}{i}": draw[name] for name in ("w", "gamma", "beta") for i in (1, 2)}
     if unknown := [name for name in backend.arguments(op) if name not in draw]:
         raise ValueError(f"bench: it is not known what {', '.join(unknown)} of {op} is; add it to bench/sizes.py")
     return Call(op, size, {name: draw[name]() for name in backend.arguments(op)}).astype(np.float32)

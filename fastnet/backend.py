@@ -111,6 +111,17 @@ def _chosen(name: str, arrays: tuple[Array | None, ...], options: dict[str, Any]
     return module("reference", name)
 
 
+def fusing(name: str, x: Array) -> list[Any]:
+    """The kernels of op `name` for arrays like x that gain by running it rather than the ops it is made of.
+
+    Which calls they gain by they say by `fuses(*arrays, **options)`, of those that they support. Inside `use` only that
+    implementation counts.
+    """
+    forced = _forced.get()
+    order = ORDER.get(array_module(x).__name__, ()) if forced is None else (forced,)
+    return [found for found in (module(implementation, name) for implementation in order) if hasattr(found, "fuses")]
+
+
 def run(name: str, *arrays: Array | None, **options: Any) -> tuple[Array, Gradients]:
     """Run op `name` forward; return `y` and the callback that `callback` makes."""
     chosen = pair(name, *arrays, **options)

@@ -14,7 +14,7 @@ import numpy as np
 
 import fastnet.ops
 from fastnet.functions.philox import DROPOUT
-from fastnet.ops import batch_norm, batch_norm_fixed, conv2d, perceptron
+from fastnet.ops import batch_norm, batch_norm_fixed, batch_norm_relu, conv2d, perceptron
 from fastnet.shapes import ABSENT, Hidden
 
 
@@ -178,6 +178,23 @@ def _augment_conv2d(rng):
                {"seed": 2**40 + 7, "augmentation": augmentation, **options})
 
 
+def _basic_block(rng):
+    for label, stride, inputs, outputs in (("identity", 1, 2, 2), ("projection, stride 2", 2, 1, 2)):
+        x = rng.standard_normal((5, 2 + stride, 3, inputs))
+        w1, w2 = rng.standard_normal((3, 3, inputs, outputs)), rng.standard_normal((3, 3, outputs, outputs))
+        gamma1, gamma2, beta2 = rng.uniform(1, 2, (3, outputs))
+        # Zero goes to the widest gap, as for batch_norm_relu; at the end by the shortcut, by beta2 where that is x.
+        y1, _ = conv2d.forward(x, w1, stride=stride, pad=1)
+        rows = y1.reshape(-1, outputs)
+        beta1 = -gamma1 * (_gap(rows) - rows.mean(axis=0)) / np.sqrt(rows.var(axis=0) + 1e-3)
+        h, _ = batch_norm_relu.forward(y1, gamma1, beta1, eps=1e-3)
+        z, _ = batch_norm.forward(conv2d.forward(h, w2, pad=1)[0], gamma2, beta2)
+        shortcut = None if stride == 1 else _away_from_zero(rng, *z.shape) - z
+        if shortcut is None:
+            beta2 -= _gap((z + x).reshape(-1, outputs))
+        yield label, (x, w1, gamma1, beta1, w2, gamma2, beta2, shortcut), {"stride": stride, "eps1": 1e-3}
+
+
 def _pool(rng):
     for shape, options in (((5, 4, 4, 2), {"window": 2}), ((5, 5, 7, 2), {"window": 3, "stride": 2, "pad": 1}),
                            ((5, 5, 4, 2), {"window": (2, 3), "stride": (2, 1)}),
@@ -264,6 +281,7 @@ def _huber(rng):
 
 _CASES = {
     "augment_conv2d": _augment_conv2d,
+    "basic_block": _basic_block,
     "conv2d": _conv2d,
     "conv2d_relu_max_pool2d": _conv2d_relu_max_pool2d,
     "max_pool2d": _pool,

@@ -6,6 +6,7 @@ from typing import Any
 from fastnet import backend
 from fastnet.arrays import Array, array_module
 from fastnet.nn import layers
+from fastnet.nn.basic_block import BasicBlock, basic_block
 from fastnet.nn.convolution import Conv2d
 from fastnet.nn.fuse import fused
 from fastnet.nn.initializers import Initializer
@@ -51,16 +52,41 @@ class Residual(Container):
                 layer.name = name
         self.adopt(self.children())
         self._ending: tuple[Chain, BatchNorm] | None = None  # fused: what is run of `main` before its last layer
+        self._whole: BasicBlock | None = None  # fused: all of it, where that is one op
 
     def children(self) -> list[Layer]:
         return [*self.main.layers, *(layer for layer in (self.shortcut, self.activation) if layer is not None)]
 
     def __call__(self, x: Array, context: Context) -> tuple[Array, Backward]:
+        if self._whole is not None and context.training and context.tap is None and self._whole.has_kernels(x):
+            return self._as_whole(self._whole, x, context)
+        return self._in_parts(x, None, context)
+
+    def _direct(self, x: Array, context: Context) -> tuple[Array, Backward | None]:
+        """What is added to the main branch, and the way back from its gradient where there is a shortcut."""
+        return (x, None) if self.shortcut is None else run(self.shortcut, x, context)
+
+    def _as_whole(self, whole: BasicBlock, x: Array, context: Context) -> tuple[Array, Backward]:
+        direct, shortcut_back = self._direct(x, context)
+        found = whole(x, None if shortcut_back is None else direct, context)
+        if found is None:
+            return self._in_parts(x, (direct, shortcut_back), context)
+        y, block_back = found
+
+        def back(dy: Array, needs_dx: bool = True) -> Array | None:
+            dx, beside = block_back(dy, needs_dx)  # type: ignore[misc]
+            if shortcut_back is not None:
+                beside = shortcut_back(beside, needs_dx)
+                dx = backend.call("add", dx, beside) if needs_dx else None
+            return dx
+
+        return y, back
+
+    def _in_parts(self, x: Array, shortcut: tuple[Array, Backward | None] | None,
+                  context: Context) -> tuple[Array, Backward]:
         ending = self._ending if context.tap is None else None
         branch, main_back = (self.main if ending is None else ending[0])(x, context)
-        direct, shortcut_back = x, None
-        if self.shortcut is not None:
-            direct, shortcut_back = run(self.shortcut, x, context)
+        direct, shortcut_back = shortcut or self._direct(x, context)
         if branch.shape != direct.shape:
             raise ValueError(f"Residual: main gives {tuple(branch.shape)} but the shortcut {tuple(direct.shape)}")
         sum_back: Backward | None
@@ -90,10 +116,14 @@ class Residual(Container):
         return y, lambda dy: (back(dy),) * 2
 
     def fuse(self) -> list[Layer]:
-        """Where `main` ends with batch normalisation and the activation is ReLU, the block ends in one op."""
+        """Where `main` ends with batch normalisation and the activation is ReLU, the block ends in one op.
+
+        All of a basic block is one in training, where there are kernels that gain by that.
+        """
         norm = self.main.layers[-1] if self.main.layers else None
         if self._ending is None and type(norm) is BatchNorm and type(self.activation) is ReLU:
             self._ending = Chain(fused(self.main.layers[:-1])), norm
+            self._whole = basic_block(self.main.layers, self.activation)
         return self.main.fuse() if self._ending is None else self._ending[0].layers
 
     def leaves(self, shape: Shape, needs_dx: bool = False) -> Iterator[tuple[Layer, Shape, bool]]:

@@ -8,20 +8,27 @@ second pass reads it instead of dy and y.
 import math
 from typing import NamedTuple
 
-from fastnet.arrays import accumulator
+from fastnet.arrays import Array, accumulator
 from fastnet.kernels.cuda._arrays import contiguous, empty, on_device, supported
 from fastnet.kernels.cuda._channels import tiles
 from fastnet.kernels.cuda._elementwise import apply
-from fastnet.kernels.cuda._launch import WARP, Kernel
+from fastnet.kernels.cuda._launch import Kernel, blocks
 
 PLAIN, RELU, ADD_RELU = range(3)
-# A chunk of rows gives a block enough to do and leaves few sums to add, as few as the warp of a channel adds at once.
+# A chunk of rows gives a block enough to do and leaves few sums to add, two for each thread of a channel's block.
 LEAST_ROWS, MOST_CHUNKS = 32, 512
 
 _SUMS, _STATISTICS, _GIVEN, _NORMALISE, _GRADIENT_SUMS, _GRADIENTS, _DX = (
     Kernel("batch_norm", f"batch_norm_{name}")
     for name in ("sums", "statistics", "given", "normalise", "gradient_sums", "gradients", "dx"))
 _RELU_BACKWARD = Kernel("relu", "relu_backward")
+
+
+class Sums(NamedTuple):
+    """Sums over chunks of `each` rows, (2, channels, chunks), that another kernel than those here has made."""
+
+    part: Array
+    each: int
 
 
 class _Rows(NamedTuple):
@@ -51,11 +58,21 @@ def supports(x, *parameters, shortcut=None, eps):
 
 def forward(kind, x, gamma, beta, shortcut, eps):
     """y, and what `backward` needs."""
-    x, gamma, r = contiguous(x), contiguous(gamma), _rows(x.shape)
-    part, found = r.part(x), empty(gamma, (4, r.channels))
-    _SUMS(r.grid(x), x, part, *r)
-    _STATISTICS(_STATISTICS.grid_for(r.channels * WARP), x, part, gamma, eps, found, *r)
-    return _normalised(kind, x, found, beta, shortcut, r)
+    x = contiguous(x)
+    return normalised(kind, x, measured(x, gamma, eps), beta, shortcut)
+
+
+def measured(x, gamma, eps, sums=None):
+    """`found` of batch_norm.cu, (4, C), for the statistics of x, whose sums are made here unless they are given."""
+    gamma, r = contiguous(gamma), _rows(x.shape)
+    found = empty(gamma, (4, r.channels))
+    if sums is None:
+        part = r.part(x)
+        _SUMS(r.grid(x), x, part, *r)
+    else:
+        part, r = sums.part, r._replace(each=sums.each)
+    _STATISTICS(blocks(r.channels), x, part, gamma, eps, found, *r)
+    return found
 
 
 def forward_fixed(kind, x, gamma, beta, mean, var, shortcut, eps):
@@ -64,11 +81,12 @@ def forward_fixed(kind, x, gamma, beta, mean, var, shortcut, eps):
     r = _rows(x.shape)
     found = empty(gamma, (4, r.channels))
     _GIVEN(_GIVEN.grid_for(r.channels), x, mean, var, gamma, eps, found, r.channels)
-    return _normalised(kind, x, found, beta, shortcut, r)
+    return normalised(kind, x, found, beta, shortcut)
 
 
-def _normalised(kind, x, found, beta, shortcut, r):
-    beta, y = contiguous(beta), empty(x)
+def normalised(kind, x, found, beta, shortcut=None):
+    """y where `found` is there already, and what `backward` needs."""
+    beta, y, r = contiguous(beta), empty(x), _rows(x.shape)
     _NORMALISE(r.grid(x), x, found, beta, contiguous(shortcut), kind != PLAIN, y, *r)
     return y, (x, found, beta if kind == RELU else None, y if kind == ADD_RELU else None)
 
@@ -95,7 +113,7 @@ def backward(dy, cache, needs, into=(None,) * 3, given=False):
         part, others = r.part(x), empty(found, (2, r.channels))
         passed = empty(x) if needs_shortcut else None
         _GRADIENT_SUMS(r.grid(x), dy, x, found, beta, y, passed, part, *r)
-        _GRADIENTS(_GRADIENTS.grid_for(r.channels * WARP), x, part, found, given, dgamma, dbeta, others, *r)
+        _GRADIENTS(blocks(r.channels), x, part, found, given, dgamma, dbeta, others, *r)
     elif needs_shortcut:
         passed = apply(_RELU_BACKWARD, dy, y)
     if needs_x:
@@ -110,6 +128,17 @@ def backward(dy, cache, needs, into=(None,) * 3, given=False):
 def _place(found, place):
     """Where a gradient of the channels goes: to its place, or if that is None to new memory."""
     return empty(found, found.shape[1:]) if place is None else place
+
+
+def backward_of_sums(dy, x, found, sums, needs, into):
+    """The same for plain batch normalisation whose sums over dy and dy (x - mean) are given."""
+    r, others, dx = _rows(x.shape), empty(found, (2, *found.shape[1:])), None
+    dgamma, dbeta = (_place(found, place) if needed else None for needed, place in zip(needs[1:], into, strict=True))
+    _GRADIENTS(blocks(r.channels), x, sums.part, found, False, dgamma, dbeta, others, *r._replace(each=sums.each))
+    if needs[0]:
+        dx = empty(x)
+        _DX(r.grid(x), dy, x, found, None, None, others, dx, *r)
+    return dx, dgamma, dbeta
 
 
 def _rows(shape):

@@ -1,11 +1,13 @@
 """3x3 convolutions of 16-bit numbers with stride 1 and padding 1 on tensor cores (conv3x3.cu, conv3x3_dw.cu)."""
 
+from fastnet.arrays import accumulator
 from fastnet.kernels.cuda._arrays import aligned, empty
+from fastnet.kernels.cuda._batch_norm import Sums
 from fastnet.kernels.cuda._conv_taps import weights
 from fastnet.kernels.cuda._launch import Kernel, blocks, storage
 from fastnet.kernels.cuda._parts import UNIT, in_parts
 
-__all__ = ["dw", "dx", "forward", "pooled", "pools", "takes", "weights"]
+__all__ = ["dw", "dx", "dx_between", "forward", "forward_between", "pooled", "pools", "takes", "weights"]
 
 DEEP, STAGES = 64, 3  # channels of a row in shared memory; weights there, in taps
 ROW = 2 * DEEP  # bytes
@@ -29,9 +31,23 @@ def takes(x, g):
 
 
 def forward(x, w, b, g):
-    y = empty(x, (*x.shape[:3], w.shape[3]))
-    _convolve(_FORWARD, aligned(x), w, b, y)
-    return y
+    return _forward(x, w, b, None, None, False)[0]
+
+
+def forward_between(x, w, found=None, beta=None):
+    """The convolution of max(0, batch normalisation of x), without `found` and `beta` of x; and its sums for the next.
+
+    `found` is what `_batch_norm.measured` returns.
+    """
+    return _forward(x, w, None, found, beta, True)
+
+
+def _forward(x, w, b, found, beta, summed):
+    x, y = aligned(x), empty(x, (*x.shape[:3], w.shape[3]))
+    size, grid, numbers, shared = _plan(x, y)
+    sums = _sums(y, size) if summed else None
+    _FORWARD[size](grid, x, w, b, y, found, beta, sums and sums.part, *numbers, shared=shared)
+    return y, sums
 
 
 def pools(g, pool):
@@ -42,24 +58,40 @@ def pools(g, pool):
 
 def pooled(x, w, b, g, pool):
     """(y, winners) of the convolution with ReLU and the pooling behind it, as `max_pool2d.largest` gives them."""
-    y = empty(x, pool.out_shape)
+    x, y = aligned(x), empty(x, pool.out_shape)
     winners = empty(x, y.shape, "uint8")
-    _convolve(_POOLED, aligned(x), w, b, y, winners)
+    size, grid, numbers, shared = _plan(x, y)
+    _POOLED[size](grid, x, w, b, y, winners, *numbers, shared=shared)
     return y, winners
 
 
-def dx(dy, w, g):
-    out = empty(dy, (*dy.shape[:3], w.shape[2]))
-    _convolve(_DX, aligned(dy), w, None, out)
-    return out
+def dx(dy, w, g, beside=None):
+    """With `beside`, which has the shape of dx, added to it."""
+    return _dx(dy, w, beside, None, None, False)[0]
 
 
-def dw(x, dy, into, g):
+def dx_between(dy, w, x, found, beta):
+    """The gradient, as far as it passes ReLU, of batch normalisation of x with `found` and `beta`; and its sums."""
+    return _dx(dy, w, x, found, beta, True)
+
+
+def _dx(dy, w, beside, found, beta, summed):
+    dy, out = aligned(dy), empty(dy, (*dy.shape[:3], w.shape[2]))
+    size, grid, numbers, shared = _plan(dy, out)
+    sums = _sums(out, size) if summed else None
+    beside = beside if beside is None else aligned(beside)
+    _DX[size](grid, dy, w, out, beside, found, beta, sums and sums.part, *numbers, shared=shared)
+    return out, sums
+
+
+def dw(x, dy, into, g, found=None, beta=None):
+    """With `found` and `beta` that of a convolution of max(0, batch normalisation of x)."""
     x, dy, (channels, outputs) = aligned(x), aligned(dy), into.shape[2:]
     pixels, *size = _numbers(x)
     seen = UNIT + 2 * x.shape[2] + 2
     shared = ROW + 2 * (2 * UNIT + (seen + UNIT) * ROW)  # zeros; and twice which taps count, x and dy
-    return in_parts(lambda grid, parts, chunk: _DW(grid, x, dy, parts, chunk, pixels, *size, outputs, shared=shared),
+    return in_parts(lambda grid, parts, chunk: _DW(grid, x, dy, found, beta, parts, chunk, pixels, *size, outputs,
+                                                   shared=shared),
                     x, into, pixels, channels // DEEP * (outputs // DEEP), DW_BLOCKS)
 
 
@@ -68,7 +100,14 @@ def _numbers(x):
     return images * height * width, height, width, channels
 
 
-def _convolve(kernels, x, w, b, y, *more):
+def _sums(y, size):
+    """Where the sums of y over tiles of that size go."""
+    pixels, _, _, channels = _numbers(y)
+    return Sums(empty(y, (2, channels, -(-pixels // size[0])), accumulator(y.dtype)), size[0])
+
+
+def _plan(x, y):
+    """The size of tile for a convolution from x to y; the grid, last arguments and shared memory of its launch."""
     pixels, height, width, depth = _numbers(x)
     breadth = y.shape[3]
     for size in SIZES:
@@ -76,7 +115,7 @@ def _convolve(kernels, x, w, b, y, *more):
         shared = _shared(size, width, depth)
         if size == SIZES[-1] or (breadth % size[1] == 0 and tiles >= ENOUGH and shared <= MOST_SHARED):
             break
-    kernels[size](blocks(tiles), x, w, b, y, *more, pixels, height, width, depth, breadth, shared=shared)
+    return size, blocks(tiles), (pixels, height, width, depth, breadth), shared
 
 
 def _shared(size, width, depth):

@@ -2,16 +2,9 @@
 //
 //     y = x^ gamma + beta          y = max(0, x^ gamma + beta)          y = max(0, x^ gamma + beta + shortcut)
 //
-// `found` (4, channels) has what is known of the channels: the mean, the variance, rstd = 1/sqrt(variance + eps) and
-// scale = gamma rstd. Sums over the rows come in two steps: `part` (2, channels, chunks) has those of each chunk of
-// rows, and then a warp a channel adds them.
-#include "channels.cuh"
-
-enum Found { MEAN, VAR, RSTD, SCALE };
-
-template <int width> void get(Acc (&v)[width], const Acc* from, int channel) {
-    for (int j = 0; j < width; j++) v[j] = from[channel + j];
-}
+// Sums over the rows come in two steps: `part` (2, channels, chunks) has those of each chunk of rows, and then a block a
+// channel adds them. Convolutions make such parts as well (conv3x3.cu), for a large batch thousands of chunks.
+#include "norm.cuh"
 
 // The sums of x - k and of its square, where k is the chunk's first row. That is a row of the chunk's own, so what
 // cancels in the chunk's variance is little, however far from zero the mean lies.
@@ -53,21 +46,21 @@ FN_KERNEL(256) batch_norm_statistics(const T* x, const Acc* part, const Acc* gam
                                      int channels, int64 each) {
     const Rows r{rows, channels, each};
     const int64 chunks = r.chunks();
-    for (int64 c = first_warp(); c < channels; c += all_warps()) {
+    for (int64 c = blockIdx.x; c < channels; c += gridDim.x) {
         const Acc *sums = part + c * chunks, *squares = sums + channels * chunks;
         double total = 0, around = 0;
         FN_UNROLL(2)
-        for (int64 k = lane_id(); k < chunks; k += WARP)
+        for (int64 k = threadIdx.x; k < chunks; k += CHANNEL_THREADS)
             total += double(r.stop(k) - r.start(k)) * load(x + r.start(k) * channels + c) + sums[k];
-        const double mean = warp_sum(total) / double(rows);
+        const double mean = block_sum(total) / double(rows);
         FN_UNROLL(1)
-        for (int64 k = lane_id(); k < chunks; k += WARP) {
+        for (int64 k = threadIdx.x; k < chunks; k += CHANNEL_THREADS) {
             const double count = double(r.stop(k) - r.start(k)), shift = sums[k] / count;
             const double off = load(x + r.start(k) * channels + c) + shift - mean;
             around += squares[k] - sums[k] * shift + count * off * off;
         }
-        const double var = warp_sum(around) / double(rows);
-        if (lane_id() == 0) keep(found, channels, c, Acc(mean), Acc(var < 0 ? 0 : var), gamma[c], eps);
+        const double var = block_sum(around) / double(rows);
+        if (threadIdx.x == 0) keep(found, channels, c, Acc(mean), Acc(var < 0 ? 0 : var), gamma[c], eps);
     }
 }
 
@@ -165,16 +158,16 @@ FN_KERNEL(256) batch_norm_gradient_sums(const T* dy, const T* x, const Acc* foun
 FN_KERNEL(256) batch_norm_gradients(const T* x, const Acc* part, const Acc* found, int given, Acc* dgamma, Acc* dbeta,
                                     Acc* others, int64 rows, int channels, int64 each) {
     const int64 chunks = Rows{rows, channels, each}.chunks();
-    for (int64 c = first_warp(); c < channels; c += all_warps()) {
+    for (int64 c = blockIdx.x; c < channels; c += gridDim.x) {
         const Acc *sums = part + c * chunks, *products = sums + channels * chunks;
         double sum = 0, product = 0;
-        for (int64 k = lane_id(); k < chunks; k += WARP) {
+        for (int64 k = threadIdx.x; k < chunks; k += CHANNEL_THREADS) {
             sum += sums[k];
             product += products[k];
         }
-        sum = warp_sum(sum);
-        product = warp_sum(product);
-        if (lane_id() == 0) {
+        sum = block_sum(sum);
+        product = block_sum(product);
+        if (threadIdx.x == 0) {
             const double rstd = found[RSTD * channels + c], scale = found[SCALE * channels + c];
             product *= rstd;
             if (dgamma) dgamma[c] = Acc(product);

@@ -10,22 +10,21 @@ template <class... P> bool in_packs(int channels, const P*... x) {
     return channels % Pack::many == 0 && ((uint64(x) | ...) & (sizeof(Pack) - 1)) == 0;
 }
 
+inline void unpack(Acc (&v)[Pack::many], const Pack& pack) {
+    for (int j = 0; j < Pack::many; j++) v[j] = load(&pack.entry[j]);
+}
+inline Pack packed(const Acc (&v)[Pack::many]) {
+    Pack pack;
+    for (int j = 0; j < Pack::many; j++) store(&pack.entry[j], v[j]);
+    return pack;
+}
 template <int width> void read(Acc (&v)[width], const T* from) {
-    if constexpr (width == 1) {
-        v[0] = load(from);
-    } else {
-        const Pack pack{ld128(from)};
-        for (int j = 0; j < width; j++) v[j] = load(&pack.entry[j]);
-    }
+    if constexpr (width == 1) v[0] = load(from);
+    else unpack(v, Pack{ld128(from)});
 }
 template <int width> void write(T* to, const Acc (&v)[width]) {
-    if constexpr (width == 1) {
-        store(to, v[0]);
-    } else {
-        Pack pack;
-        for (int j = 0; j < width; j++) store(&pack.entry[j], v[j]);
-        st128(to, pack.bits);
-    }
+    if constexpr (width == 1) store(to, v[0]);
+    else st128(to, packed(v).bits);
 }
 
 // index modulo size, with index divided by size. 64-bit divisions are slow, and mostly there is no need for them.
@@ -78,6 +77,18 @@ template <int width, class F> void tiles(Rows x, F f) {
         f(Tile{chunk, row * x.channels + unit * width, x.stop(chunk) * x.channels,
                int64(CHANNEL_THREADS / across) * x.channels, across, unit * width, unit < units});
     }
+}
+
+// The sum of what the threads of a block have, in every thread, always added in the same order.
+inline double block_sum(double x) {
+    FN_SHARED(double, sums, [CHANNEL_THREADS / WARP]);
+    x = warp_sum(x);
+    sync_threads();  // nobody reads those of the last sum any more
+    if (lane_id() == 0) sums[warp_id()] = x;
+    sync_threads();
+    x = 0;
+    for (int w = 0; w < CHANNEL_THREADS / WARP; w++) x += sums[w];
+    return x;
 }
 
 // For each chunk and channel the sums over the rows: each(tile, total) adds up a thread's own entries, and

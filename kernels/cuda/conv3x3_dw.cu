@@ -13,10 +13,11 @@ FN_TYPES(half, bf16);
 constexpr int TILE_PIXELS = 128;
 
 // One block a multiprocessor: the sums alone are 144 registers of each of 256 threads.
+// x is what it is, or max(0, batch normalisation of x) if `found` and `beta` are given.
 // parts (P, 9, channels, outputs): part p is the sum over pixels p chunk to (p + 1) chunk, chunk a multiple of 128.
 // Shared memory: a row of zeros, and twice (for this tile and the next) which taps of its pixels lie inside, x and dy.
-FN_KERNEL(256) conv3x3_dw(const T* x, const T* dy, Acc* parts, int chunk, int pixels, int height, int width,
-                          int channels, int outputs) {
+FN_KERNEL(256) conv3x3_dw(const T* x, const T* dy, const Acc* found, const Acc* beta, Acc* parts, int chunk,
+                          int pixels, int height, int width, int channels, int outputs) {
     FN_DYNAMIC(unsigned char, memory);
     const int seen = TILE_PIXELS + 2 * width + 2, half = TILE_PIXELS * 2 + (seen + TILE_PIXELS) * ROW;
     // The warp's first chunks of x, of dy.
@@ -44,8 +45,13 @@ FN_KERNEL(256) conv3x3_dw(const T* x, const T* dy, Acc* parts, int chunk, int pi
             if (pixel + TILE_PIXELS < end) load_tile(pixel + TILE_PIXELS);
             cp_commit();
             cp_wait<1>();
-            sync_threads();
             const int at = ROW + pixel / TILE_PIXELS % 2 * half, halo = at + TILE_PIXELS * 2;
+            if (found) {
+                sync_threads();
+                const NormReLU<2> norm(found, beta, channels, channel + 2 * lane);
+                change_rows<256>(memory + halo, pixel - width - 1, seen, pixels, norm);
+            }
+            sync_threads();
             FN_UNROLL(1)
             for (int k = 0; k < TILE_PIXELS; k += 16) {
                 uint32 b[2][4];

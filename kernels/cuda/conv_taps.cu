@@ -81,10 +81,12 @@ void conv_taps(F find, const T* x, const T* w, const Acc* b, T* to, const Window
         }
         cp_wait<0>();
         sync_threads();
-        sums.write(memory, b, output, [&](int row) -> T* {
+        sums.round(memory, b, output);
+        sync_warp();
+        Sums::write(memory, output, [&](int row) -> T* {
             const Pixel p = places[row];
             return p.image < 0 ? nullptr : to + ((int64(p.image) * extent_h + p.row) * extent_w + p.column) * breadth;
-        });
+        }, [](Pack&, T*) {});
         sync_threads();
     }
 }

@@ -6,6 +6,7 @@
 // images. Tap (i, j) of pixel m sees number m + (i - 1) width + j - 1 if that lies in the same image; else, as padding,
 // zeros.
 #pragma once
+#include "norm.cuh"
 #include "tensor.cuh"
 
 constexpr int TAPS = 9;
@@ -36,4 +37,20 @@ void load_rows(unsigned char* to, const T* from, int first, int count, int pixel
         const bool exists = uint32(first + row) < uint32(pixels);
         if (CLEAR || exists) cp_async16(to, from + int64(exists ? first + row : 0) * stride + chunk * 8, exists);
     }
+}
+
+// What load_rows has brought, when it is there, changed where it lies: change(the two entries of a lane's channels) for
+// each row that is a pixel. A lane has the same two channels of every row, so it holds few numbers that belong to them.
+template <int THREADS, class F> void change_rows(unsigned char* rows, int first, int count, int pixels, F change) {
+    const int lane = lane_id();
+    FN_UNROLL(4)
+    for (int row = warp_id(); row < count; row += THREADS / WARP)
+        if (uint32(first + row) < uint32(pixels)) {
+            Two* const two = reinterpret_cast<Two*>(rows + placed(row, lane / 4)) + lane % 4;
+            Acc v[2] = {load(two->entry), load(two->entry + 1)};
+            change(v);
+            Two changed;
+            for (int e = 0; e < 2; e++) store(changed.entry + e, v[e]);
+            *two = changed;
+        }
 }

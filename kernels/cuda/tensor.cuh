@@ -74,9 +74,14 @@ template <int ACROSS, int WIDE, bool REVERSED> struct TensorTile {
         }
     }
 
-    // The sums and b, if that is given, as this warp's 64 lines in `scratch`, which has ROWS x BREADTH entries of shared
-    // memory; returns where the first is. The outputs are those from number `output` on.
-    unsigned char* stage(unsigned char* scratch, const Acc* b, int output) {
+    // Which chunk of a row's outputs, of those from number `output` on, this lane writes.
+    static int column(int output) { return output + across() * WIDE + lane_id() % MANY * 8; }
+
+    // Where chunk n of a line of a warp's 64 stands behind the first of them, as `round` leaves them.
+    static int staged(int line, int n) { return line * LINE + ((n ^ line % MANY) << 4); }
+
+    // The sums and b, if that is given, rounded, into `scratch`, ROWS x BREADTH entries of shared memory.
+    void round(unsigned char* scratch, const Acc* b, int output) const {
         const int lane = lane_id(), first = output + across() * WIDE;
         unsigned char* out = scratch + warp_id() * 64 * LINE;
         FN_UNROLL(MANY)
@@ -88,24 +93,46 @@ template <int ACROSS, int WIDE, bool REVERSED> struct TensorTile {
                     const int line = m * 16 + h * 8 + lane / 4;
                     Two two;
                     for (int e = 0; e < 2; e++) store(two.entry + e, sum[m][n][2 * h + e] + bias[e]);
-                    *reinterpret_cast<Two*>(staged(out, line, n) + lane % 4 * 4) = two;
+                    *reinterpret_cast<Two*>(out + staged(line, n) + lane % 4 * 4) = two;
                 }
         }
-        sync_warp();
-        return out;
-    }
-    // Where chunk n of a line stands there.
-    static unsigned char* staged(unsigned char* out, int line, int n) {
-        return out + line * LINE + ((n ^ line % MANY) << 4);
     }
 
-    // The same to where a row's outputs begin, target(row), unless that is null: a warp writes whole lines.
-    template <class F> void write(unsigned char* scratch, const Acc* b, int output, F target) {
-        const int first = output + across() * WIDE;
-        unsigned char* out = stage(scratch, b, output);
+    // The chunk of what `round` made that is this lane's, of the tile's first row.
+    static Pack first_row(const unsigned char* scratch) {
+        return Pack{ld128(scratch + across() * 64 * LINE + (lane_id() % MANY << 4))};
+    }
+
+    // What `round` made goes out, a warp writing whole lines, after each(chunk, where it goes) has had a look at it;
+    // target(row) is where a row's outputs begin, or null.
+    template <class F, class E> static void write(const unsigned char* scratch, int output, F target, E each) {
+        const unsigned char* out = scratch + warp_id() * 64 * LINE;
+        FN_UNROLL(2)
         for (int n = lane_id(); n < 64 * MANY; n += WARP) {
             const int line = n / MANY, chunk = n % MANY;
-            if (T* to = target(down() + line)) st128(to + first + chunk * 8, ld128(staged(out, line, chunk)));
+            if (T* to = target(down() + line)) {
+                Pack pack{ld128(out + staged(line, chunk))};
+                each(pack, to + column(output));
+                st128(to + column(output), pack.bits);
+            }
+        }
+    }
+
+    // Adds up what the lanes have for their columns, those with the same ones in the order of their numbers, and gives
+    // finish(s, column, sum) each sum. `scratch` is 2 x ROWS / 64 x BREADTH sums of shared memory.
+    template <class F> static void add_columns(Acc (&total)[2][8], Acc* scratch, F finish) {
+        for (int s = 0; s < 2; s++)
+            for (int j = 0; j < 8; j++) {
+                for (int mask = MANY; mask < WARP; mask *= 2) total[s][j] += shfl_xor(total[s][j], mask);
+                if (lane_id() < MANY)
+                    scratch[(s * ROWS + down()) / 64 * BREADTH + column(0) + j] = total[s][j];
+            }
+        sync_threads();
+        for (int i = int(threadIdx.x); i < 2 * BREADTH; i += THREADS) {
+            const int s = i / BREADTH, c = i % BREADTH;
+            Acc sum = 0;
+            for (int k = 0; k < ROWS / 64; k++) sum += scratch[(s * ROWS / 64 + k) * BREADTH + c];
+            finish(s, c, sum);
         }
     }
 };
