@@ -95,7 +95,8 @@ class Watch:
 
     def around(self, name: str, module: Any, arrays: tuple[Any, ...], options: dict[str, Any]) -> Any:
         given = dict(zip(backend.arguments(name), arrays, strict=False))
-        x, w = arrays[0], given.get("w")
+        x, weights = arrays[0], [given[key] for key in ("w", "w1", "w2") if key in given]
+        w = weights[0] if weights else None
         label = " ".join(filter(None, [name, _size(x.shape[1:]), *([] if w is None else [_size(w.shape[:-2]),
                                                                                         str(w.shape[-1])]),
                                        module.algorithm(*arrays, **options) if hasattr(module, "algorithm") else ""]))
@@ -104,13 +105,17 @@ class Watch:
         idle = given["vector"].nbytes - x.itemsize * sum(
             layer.outputs * (layer.features + (layer.b >= 0)) + 2 * layer.features * (layer.gamma >= 0)
             for layer in layers) if layers else 0
-        read = sum(_bytes(a) for a in arrays) - idle
+        # Of a data set only the images of the batch.
+        others = given["images"].nbytes // len(x) * (len(x) - len(given["indices"])) if "images" in given else 0
+        read = sum(_bytes(a) for a in arrays) - idle - others
         products = 0
+        behind = 0  # of these the products behind the first one
 
         def forward(*arrays: Any, **options: Any) -> Any:
-            nonlocal products
+            nonlocal products, behind
             y, cache = self.timed(f"{label} forward", module.forward, *arrays, **options)
-            products = 0 if w is None else 2 * _outputs(name, x, w, y, options) * w.size // w.shape[-1]
+            each = [2 * _outputs(name, x, w, y, options) * w.size // w.shape[-1] for w in weights]
+            products, behind = sum(each), sum(each[1:])
             products += sum(2 * len(x) * layer.features * layer.outputs for layer in layers)
             self.need(f"{label} forward", products, read + y.nbytes)
             return y, cache
@@ -121,8 +126,8 @@ class Watch:
             if name != "conv2d":
                 gradients = self.timed(f"{label} backward", back, dy, cache, needs, *more)
                 factors = sum(bool(need) for key, need in zip(given, needs, strict=False)
-                              if key in ("x", "w", "vector"))
-                self.need(f"{label} backward", factors * products,
+                              if key in ("x", "w", "w1", "vector"))
+                self.need(f"{label} backward", factors * (products - behind) + 2 * behind,
                            _bytes(dy) + _bytes(gradients) - idle + min(read, _bytes(cache)))
                 return gradients
             found: list[Any] = []  # one gradient at a time, to tell them apart
@@ -142,8 +147,14 @@ class Watch:
             self.need(f"{label} run", operations, read + _bytes(found))
             return found
 
+        def step(*arrays: Any, **options: Any) -> Any:
+            found = self.timed(f"{label} both ways", module.step, *arrays, **options)
+            operations = 3 * 2 * _outputs(name, x, w, None, options) * w.size // w.shape[-1]
+            self.need(f"{label} both ways", operations, read + _bytes(found))
+            return found
+
         public = {key: value for key, value in vars(module).items() if not key.startswith("_")}
-        replaced = {"forward": forward, "backward": backward, "backward_into": backward, "run": run}
+        replaced = {"forward": forward, "backward": backward, "backward_into": backward, "run": run, "step": step}
         return SimpleNamespace(**public | {key: replaced[key] for key in replaced.keys() & public.keys()})
 
     def timed(self, name: str, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:

@@ -122,6 +122,14 @@ def fusing(name: str, x: Array) -> list[Any]:
     return [found for found in (module(implementation, name) for implementation in order) if hasattr(found, "fuses")]
 
 
+def fused(name: str, *arrays: Array | None, **options: Any) -> Any:
+    """The first of `fusing` that gains by this call, or None."""
+    found = next((found for found in fusing(name, arrays[0])
+                  if found.supports(*arrays, **options) and found.fuses(*arrays, **options)), None)
+    observer = _observer.get()
+    return found if found is None or observer is None else observer(name, found, arrays, options)
+
+
 def run(name: str, *arrays: Array | None, **options: Any) -> tuple[Array, Gradients]:
     """Run op `name` forward; return `y` and the callback that `callback` makes."""
     chosen = pair(name, *arrays, **options)

@@ -88,6 +88,12 @@ def test_a_loss_behind_a_product_has_the_operations_of_the_product():
     assert needed(run)[0] == 3 * 2 * 8 * 512 * 10
 
 
+def test_a_block_has_the_operations_of_its_convolutions():
+    call = sizes.calls(["basic_block"])[1].few(2)
+    run = ops.both_passes(call, np.ones(call.size.x, np.float32), "cpu")
+    assert needed(run)[0] == 3 * 2 * (2 * 2 * 8 * 8 * 256 * 9 * 256)
+
+
 def test_an_epoch_makes_every_batch_and_takes_a_step_on_it():
     workload = Workload("lenet5", 16, "epoch", (16, 16, 3), LENET, images=40)
     found = steps.measure(workload, torch=False, seconds=0.01, least=2)

@@ -94,7 +94,7 @@ class Kept:
 
 
 RESNET = Workload("resnet18", 2, shape=(8, 8, 3), options={"filter_multiplier": 1 / 16})
-MLP = Workload("mlp3", 4, shape=(4, 4, 3), options={"hidden": (8,)})
+MLP = Workload("mlp3", 4, shape=(8, 8, 3), options={"hidden": (8,)})
 
 
 @pytest.fixture
@@ -108,6 +108,7 @@ def measured(monkeypatch):
     for name, value in {"SIZE": 16, "LARGE": 256, "SMALL": 256, "LAUNCHES": 3}.items():
         monkeypatch.setattr(ceilings, name, value)
     monkeypatch.setattr(card, "alternate", lambda calls, seconds: alternate(calls, 1e-4, 2))
+    monkeypatch.setattr(steps, "IMAGES", 10)
     for module, workload in ((ops, RESNET), (steps, MLP), (peers, MLP)):
         monkeypatch.setattr(module, "WORKLOADS", (workload,))
 
@@ -133,7 +134,7 @@ def test_tables_of_what_is_measured_without_a_card(measured):
     assert {row["run_by"] for row in parts if row["op"].startswith("conv2d")} == {"cuda"}
     assert all(row[clock] > 0 for row in parts for clock in ("cold", "warm", "host"))
     text = report.tables(record)
-    assert "| mlp3, hidden (8,), 4x4x3 | 4 | float32 |" in text and "same bits" in text and "%" in text
+    assert "| mlp3, hidden (8,), 8x8x3 | 4 | float32 |" in text and "same bits" in text and "%" in text
     assert "## Ops" in report.short(record) and "## Machine" in text and "## Machine" not in report.short(record)
 
 
@@ -146,14 +147,16 @@ def test_ratios_are_of_pytorchs_best():
                 "seconds": Timing(seconds, seconds, seconds, 3)._asdict(), **more}
 
     ours = {"same_bits": False, "operations": 10**9}
+    from_bytes = {"median": 0.0025}
     record = {"stages": {
         "ceilings": stage({"ceiling": "product bfloat16", "rate": 1e12}),
-        "steps": stage(row("bfloat16", "fastnet", 0.002, **ours), row("float32", "fastnet", 0.01, **ours)),
+        "steps": stage(row("bfloat16", "fastnet", 0.002, **ours, from_bytes=from_bytes),
+                       row("float32", "fastnet", 0.01, **ours)),
         "peers": stage(row("bfloat16", "eager", 0.004), row("bfloat16", "graph", 0.003), row("tf32", "eager", 0.004),
                        row("float32", "graph", 0.02), {"workload": "resnet18", "disagreement": 1e-15})}}
     lines = report.tables(record).splitlines()
-    assert "| resnet18 | 128 | bfloat16 | 2.00 | DIFFER | 50.0% | 4.00 | 3.00 | - | 1.50 | 1.30 |" in lines
-    assert "| resnet18 | 128 | float32 | 10.00 | DIFFER | - | 4.00 | - | 20.00 | 0.40 | - |" in lines
+    assert "| resnet18 | 128 | bfloat16 | 2.00 | 2.50 | DIFFER | 50.0% | 4.00 | 3.00 | - | 1.50 | 1.30 |" in lines
+    assert "| resnet18 | 128 | float32 | 10.00 | - | DIFFER | - | 4.00 | - | 20.00 | 0.40 | - |" in lines
     failed = {"status": "failed", "seconds": 2.0, "rows": [
         {"test": "tests/a.py::test_x", "outcome": "failed", "why": "E  wrong", "seconds": 0.1}],
         "failures": [{"part": "b", "why": "hung for 45 s", "output": ["", "in relu", ""]}]}
@@ -221,6 +224,7 @@ def test_every_stage_is_there(capsys, monkeypatch, tmp_path):
         module, _, name = stage.target.partition(":")
         assert callable(getattr(importlib.import_module(module), name))
     path = tmp_path / "record.json"
+    monkeypatch.setitem(devices.LIBRARIES, "cuda", lambda: None)
     monkeypatch.setattr(sys, "argv", ["gpu", "--json", str(path), "--out", str(tmp_path), "--minutes", "1e-9"])
     main.main()
     assert {stage["status"] for stage in json.loads(path.read_text())["stages"].values()} == {"not reached"}
@@ -228,3 +232,16 @@ def test_every_stage_is_there(capsys, monkeypatch, tmp_path):
     capsys.readouterr()
     main.main()
     assert capsys.readouterr().out.strip() == (tmp_path / "gpu.md").read_text().strip()
+
+
+def test_without_a_card_one_line_says_so(capsys, monkeypatch, tmp_path):
+    def missing():
+        raise devices.DeviceError("there is no NVIDIA GPU")
+
+    path = tmp_path / "record.json"
+    monkeypatch.setitem(devices.LIBRARIES, "cuda", missing)
+    monkeypatch.setattr(sys, "argv", ["gpu", "--json", str(path)])
+    with pytest.raises(SystemExit) as stopped:
+        main.main()
+    assert stopped.value.code == 2 and not path.exists()
+    assert capsys.readouterr() == ("", "fastnet.bench.gpu: there is no NVIDIA GPU\n")

@@ -14,6 +14,7 @@ import argparse
 import json
 from pathlib import Path
 
+from fastnet import devices
 from fastnet.bench.gpu import report, watchdog
 from fastnet.bench.gpu.watchdog import Stage
 from fastnet.train.record import write_json
@@ -46,6 +47,10 @@ def main() -> None:
     if options.table:
         print(report.tables(json.loads(options.json.read_text())))
         return
+    try:
+        devices.library("cuda")
+    except (ImportError, devices.DeviceError) as error:
+        parser.exit(2, f"fastnet.bench.gpu: {error}\n")
     seconds = 60 * (options.minutes or MINUTES["train" if options.train else "stages"])
     settings = {"device": "cuda", "log": None}
     stages = [STAGES[name] for name in options.stages]

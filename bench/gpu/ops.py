@@ -1,11 +1,11 @@
-"""Every op of some training steps, at its shapes, pass by pass."""
+"""Every op of some training steps on images as `fit` has them, at its shapes, pass by pass."""
 
 from typing import Any
-from unittest import mock
 
 import fastnet as fn
 from fastnet import backend
 from fastnet.bench.gpu.card import DTYPES, Card, Span
+from fastnet.bench.gpu.steps import batches
 from fastnet.bench.gpu.watchdog import Report
 from fastnet.bench.profile import Watch
 from fastnet.bench.workload import Workload
@@ -25,13 +25,12 @@ def run(report: Report, settings: dict[str, Any]) -> None:
 def take_apart(report: Report, card: Card, workload: Workload, dtype: str, device: str) -> None:
     """The rows of one workload in one type of the activations."""
     model = workload.build(dtype, device)
-    x, labels = workload.batch()
     step = fn.TrainStep(model, fn.SGD(lr=1e-3, momentum=0.9))
-    x, labels = model.prepare(x), model.accept("labels", labels)
-    step(x, labels)
+    batch, epoch = next(batches(workload, dtype, device))
+    step(*batch, epoch)
     watch = _DeviceWatch(report, card, {"workload": workload.label, "batch_size": workload.batch_size, "dtype": dtype})
-    with mock.patch.object(backend, "pair", watch.pair):
-        step(x, labels)
+    with backend.observed(watch.around):
+        step(*batch, epoch)
     report.row(**watch.common, op="calls of a step", calls=watch.calls)
 
 
@@ -43,10 +42,9 @@ class _DeviceWatch(Watch):
         self.common = common
         self._report, self._card, self._spans, self._run_by = report, card, dict[str, Span](), dict[str, str]()
 
-    def pair(self, name: str, *arrays: Any, **options: Any) -> Any:
-        module = self._pair(name, *arrays, **options)
+    def around(self, name: str, module: Any, arrays: tuple[Any, ...], options: dict[str, Any]) -> Any:
         self._run_by[name] = "cuda" if module.__name__.startswith("fastnet.kernels.") else "reference"
-        return super().pair(name, *arrays, **options)
+        return super().around(name, module, arrays, options)
 
     def timed(self, name: str, function: Any, *arguments: Any, **options: Any) -> Any:
         self.calls[name] = self.calls.get(name, 0) + 1

@@ -84,8 +84,8 @@ def _steps(stages: Mapping[str, Any]) -> str:
             row = ours.get((name, size, dtype), {})
             times = {precision: theirs.get((name, size, precision), {}) for precision in precisions}
             rows.append(_step(stages, name, size, dtype, row, times))
-    return _table(("workload", "batch", "type", OURS + ", ms", "two runs", "of floor", "eager", "graph", "compile",
-                   "graph, strict float32", "PyTorch's best / ours", "must be"), rows)
+    return _table(("workload", "batch", "type", OURS + ", ms", "from bytes, ms", "two runs", "of floor", "eager",
+                   "graph", "compile", "graph, strict float32", "PyTorch's best / ours", "must be"), rows)
 
 
 def _step(stages: Mapping[str, Any], name: str, size: int, dtype: str, row: Mapping[str, Any],
@@ -94,6 +94,7 @@ def _step(stages: Mapping[str, Any], name: str, size: int, dtype: str, row: Mapp
     main = next(iter(times.values()))
     best = min((time for found in times.values() for time in found.values()), default=math.nan)
     return (name, str(size), dtype, number(1e3 * seconds),
+            number(1e3 * row.get("from_bytes", {}).get("median", math.nan)),
             "-" if not row else "same bits" if row["same_bits"] else "DIFFER",
             _percent(floor(stages, dtype, row["operations"]) / seconds) if row else "-",
             *(number(1e3 * main.get(variant, math.nan)) for variant in ("eager", "graph", "compile")),

@@ -1,17 +1,42 @@
-"""Our training steps, as `fit` runs them: each is one CUDA graph, and no loss is read before the end."""
+"""Our training steps: each is one CUDA graph, and no loss is read before the end.
 
+On one batch, which lies on the card, as PyTorch's; and as `fit` runs them, on batches of a data set of bytes, shuffled,
+cropped and flipped.
+"""
+
+import functools
+import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 import fastnet as fn
 from fastnet.arrays import array_module, to_numpy
+from fastnet.bench.epoch import PAD, random_images
 from fastnet.bench.gpu.card import DTYPES, WORKLOADS, Card, step_time
 from fastnet.bench.gpu.watchdog import Report
 from fastnet.bench.workload import Workload
+from fastnet.data.batches import Batch
+from fastnet.nn.layer import Shape
 from fastnet.train.sums import Sums
 
 OURS = "fastnet"
+IMAGES = 50_000  # of the data set
+
+
+@functools.cache
+def _split(shape: Shape) -> fn.data.Split:
+    return random_images(IMAGES, shape)
+
+
+def batches(workload: Workload, dtype: str, device: str) -> Iterator[tuple[Batch, int]]:
+    """(batch, its epoch) as in `fit`, without end and without the smaller last ones."""
+    split = _split(workload.image)
+    made = fn.data.Batches(split, fn.data.Standardization.fit(split.images), workload.batch_size, dtype=dtype,
+                           device=device, augmentation=fn.data.Augmentation(pad=PAD, horizontal_flip=True), unmade=True)
+    return ((batch, epoch) for epoch in itertools.count() for batch in made.epoch(epoch)
+            if len(batch.labels) == workload.batch_size)
 
 
 def run(report: Report, settings: dict[str, Any]) -> None:
@@ -24,7 +49,7 @@ def run(report: Report, settings: dict[str, Any]) -> None:
 
 
 def measure(card: Card, workload: Workload, dtype: str, device: str, seconds: float = 1.0) -> dict[str, Any]:
-    """The time of a step, its first loss, and whether two runs have the same bits."""
+    """The times of a step, its first loss, and whether two runs have the same bits."""
     card.release()
     found = []
     for _ in range(2):
@@ -35,8 +60,15 @@ def measure(card: Card, workload: Workload, dtype: str, device: str, seconds: fl
         found.append((losses, to_numpy(model.store.vector).tobytes()))
     samples, sums = array_module(x).arange(len(x)), Sums()
     timing = step_time(lambda: step.launch(x, labels, samples, 0, sums), card.synchronize, seconds)
+    handed_out = batches(workload, dtype, device)
+
+    def on_the_next() -> None:
+        batch, epoch = next(handed_out)
+        step.launch(batch.x, batch.labels, batch.samples, epoch, sums)
+
+    from_bytes = step_time(on_the_next, card.synchronize, seconds)
     last = step.read().loss
     return {"workload": workload.label, "batch_size": workload.batch_size, "dtype": dtype, "rival": OURS,
-            "seconds": timing._asdict(), "first_loss": found[0][0][0],
+            "seconds": timing._asdict(), "from_bytes": from_bytes._asdict(), "first_loss": found[0][0][0],
             "finite": bool(np.isfinite([*found[0][0], last]).all()), "same_bits": found[0] == found[1],
             "operations": workload.operations, "memory": card.memory()}
