@@ -43,5 +43,40 @@ DECISIONS = {
     "A36": "'Uniformly in [1e-5, 1e-1]' must be log-uniform, as the lambdas that are reported show.",
     "A37": "Hidden size 50, weights N(0, 1/fan_in): not stated in R1, the course's defaults.",
     "A39": "The gradient of the cost has the 2 lambda W that R1's formulas leave out.",
+    "A40": "All convolutions doubled make 44.66 M parameters, all but the stem the published 44.60 M: the stem stays.",
+    "A41": "Dropout after each linear layer of the classifier would be on the logits of the only one; it is before it.",
+    "A42": "Random resized cropping, as the text says, or a crop from a border of 4 pixels, as in the code that it "
+           "follows: the border everywhere, the other beside it.",
+    "A43": "Standardised with mean and deviation of the training images' pixels; the deviations in the code that is "
+           "followed (.2023, .1994, .2010) are a sixth too small.",
+    "A44": "'Best test accuracy' is of an epoch chosen by the test images. It stands here under that name, with the "
+           "last epoch's beside it, and a run that is judged by validation images alone. The rate follows the "
+           "training loss (factor .1, relative threshold 1e-4), with validation images their loss, never the test's.",
+    "A45": "The same settings stand in the report four times, with .8911, .8984, .8945 and .8920; here they are one "
+           "run a seed. Differences are tested on the last epochs' models.",
+    "A46": "The text blames the weight decays .01 and .001; the table, which counts, says .01 and .005.",
+    "A47": "MSE, Huber (delta 1), soft margin and binary cross-entropy: of the logits against one-hot targets (+1 and "
+           "-1 for soft margin), mean over images and classes, as in PyTorch.",
+    "A48": "Leaky ReLU has slope .01, ELU alpha 1, GELU is exact.",
+    "A49": "The decay is added to the gradient of every optimizer, as published, which Adam and its kin then rescale; "
+           "beside it stands the decay past the optimizer (AdamW).",
+    "A50": "VGG-A's classifier is 512-512-10 (assumed). 30 epochs are run; momentum 0 and .9 both.",
+    "A51": "The band is between the least and the largest loss over the rates at the same update; runs that diverged "
+           "are listed and leave it.",
+    "A52": "'Change of the gradient' is |g(w') - g(w)| on one batch before and after its update; between neighbouring "
+           "batches, and along the gradient at the rates, stand beside it.",
+    "A53": "The published denominator lr |g| is the way of the weights only for plain SGD; the true |w' - w| is used, "
+           "the published form stands beside it; the maximum is over the rates.",
+    "A54": "Maps of convolution, batch norm and ReLU are all shown.",
+    "A55": "LeNet-5 for 32x32x3: 5x5 convolutions of 6 and 16 filters, each with a 2x2 max pool, 120 and 84 hidden "
+           "units; SGD with momentum .9, batches of 128, rate .005 without and .02 with batch norm, L2 1e-4.",
+    "A56": "'Validation accuracy decreases up to epoch 22' must be the loss.",
+    "A57": "Swish .735 is of a net with batch norm, ReLU .70 of one without: all four are run.",
+    "A58": "L1 seems to have had lambda 1, L2 .01. L1 by its subgradient gives no exact zeros, by the proximal step it "
+           "does; compared at strengths of equal training loss.",
+    "A59": "Depth and batch of the ResNet are not named: ResNet-20 and ResNet-18, batches of 128, momentum .9; the "
+           "rate falls once at 25 or every 25.",
+    "A63": "ln K is the loss of equal logits; what those of each initialiser cost on average stands beside it.",
     "A64": "float32 in training, float64 in checks.",
+    "A67": "Seconds of training an epoch, without evaluation and without the first epoch; on whatever machine it is.",
 }

@@ -187,6 +187,13 @@ def effect_row(label: str, split: str, results: Results, found: verdicts.Compari
                f"McNemar p {p}")
 
 
+def claim_row(label: str, measured: str, said: str, ours: str, verdict: str, results: Results, *notes: str) -> Row:
+    """The line of a claim that is no accuracy; only at full scale can it have another verdict than `reduced`."""
+    reduced = verdict != verdicts.NO_CLAIM and bool(results.scale.notice())
+    return Row(label, measured, said or "-", ours, "-", "-", verdicts.REDUCED if reduced else verdict,
+               "; ".join(filter(None, notes)))
+
+
 def spread(found: verdicts.Figure) -> str:
     """Mean and standard deviation over seeds."""
     return percent(found.mean) + (f" ± {percent(found.spread)}" if found.spread is not None else "")

@@ -44,6 +44,7 @@ def overlay(name: str, *labels: str, metric: str = "validation_accuracy") -> Dra
                 epochs = min(len(run.history) for run in runs)
                 values = np.array([[line[metric] for line in run.history[:epochs]] for run in runs])
                 lines.append((cell.label, values * (100 if metric.endswith("accuracy") else 1)))
+                watched = cell.training.watch
         if not lines:
             return []
         file = f"{experiment.id}-{name}.png"
@@ -53,7 +54,8 @@ def overlay(name: str, *labels: str, metric: str = "validation_accuracy") -> Dra
                 colour, x = COLOURS[k % len(COLOURS)], np.arange(1, values.shape[1] + 1)
                 axis.plot(x, values.mean(0), color=colour, linestyle=DASHES[k // len(COLOURS)], label=label)
                 axis.fill_between(x, values.min(0), values.max(0), color=colour, alpha=0.15, linewidth=0)
-            what = metric.replace("_", " ").capitalize() + (" (%)" if metric.endswith("accuracy") else "")
+            measured = metric if watched == "validation" else metric.replace("validation", "test")
+            what = measured.replace("_", " ").capitalize() + (" (%)" if metric.endswith("accuracy") else "")
             axis.set(xlabel="Epoch", ylabel=what, xlim=(1, None))
             axis.xaxis.get_major_locator().set_params(integer=True)
             figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8)

@@ -26,6 +26,7 @@ class Section:
     experiment: Experiment
     rows: list[Row]
     figures: list[Drawn]
+    notice: str = ""  # of its own reductions, where they are not the page's
 
 
 def conditions(results: Results, data: str) -> list[str]:
@@ -69,7 +70,7 @@ def write(folder: Path, name: str, about: str, sections: Sequence[Section], cond
 
 def _section(section: Section) -> list[str]:
     experiment = section.experiment
-    parts = [f"## {experiment.id}: {experiment.claim}", experiment.text,
+    parts = [f"## {experiment.id}: {experiment.claim}", section.notice and f"*{section.notice}*", experiment.text,
              "\n".join([_line(COLUMNS), _line(["---"] * len(COLUMNS)), *map(_line, section.rows)])]
     parts += [f"![{figure.caption}]({figure.file})\n\n*{figure.caption}*" for figure in section.figures]
     if experiment.decisions:
@@ -82,10 +83,15 @@ def _section(section: Section) -> list[str]:
 
 
 def _settings(experiment: Experiment) -> list[tuple[str, list[str]]]:
-    """Of each cell all settings as published; of later ones only what differs from the first."""
+    """Of each training all settings as published; of later ones only what differs from the first.
+
+    A training has the label of the first cell that shows it.
+    """
     found: list[tuple[str, list[str]]] = []
     first: list[str] = []
-    for cell in experiment.cells:
+    for number, cell in enumerate(experiment.cells):
+        if cell.training in [earlier.training for earlier in experiment.cells[:number]]:
+            continue
         lines = cell.training.lines()
         found.append((cell.label, [line for line in lines if line not in first] or ["as the first"]))
         first = first or lines

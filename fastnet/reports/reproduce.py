@@ -74,7 +74,8 @@ def reproduce(report: str, names: Sequence[str] = (), *, scale: Scale, seeds: in
     shared = Results(place, scale, tuple(range(seeds)), {}, {})
     results = {e.id: _at(e, shared) for e in experiments}
     conditions = page.conditions(shared, scale.data) + [note] * bool(note)
-    for line in conditions:
+    own = [f"{e.id}: {results[e.id].scale.notice()}" for e in experiments if results[e.id] is not shared]
+    for line in conditions + own:
         tell(line)
     folder = pages or out / "pages"
     for needed in (out, folder):
@@ -83,8 +84,9 @@ def reproduce(report: str, names: Sequence[str] = (), *, scale: Scale, seeds: in
         runner = Runner(shared, out, workers, tell)
         runner.run(lambda: [job for e in experiments for job in e.jobs(results[e.id])])
     about = (importlib.import_module(f"fastnet.reports.{report.lower()}").__doc__ or report).strip()
-    sections = [Section(e, e.table(results[e.id]), [drawn for draw in e.figures
-                                                    for drawn in draw(e, results[e.id], folder)]) for e in experiments]
+    sections = [Section(e, e.table(results[e.id]),
+                        [drawn for draw in e.figures for drawn in draw(e, results[e.id], folder)],
+                        "" if results[e.id] is shared else results[e.id].scale.notice()) for e in experiments]
     name = "-".join([report.upper(), *(e.id for e in experiments)] if names else [report.upper()])
     return Reproduction(sections, page.write(folder, name, about, sections, conditions), conditions)
 

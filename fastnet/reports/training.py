@@ -38,7 +38,8 @@ class Training:
 
     optimizer  {"name": ..., and its keyword arguments}; a schedule's name and arguments likewise. Steps that a schedule
                needs and that are not given are the run's: `steps_per_epoch`, and the `steps` of a whole cosine
-    penalty    {"L2": lambda} or other classes of `fastnet.optim.penalties`
+    penalty    {"L2": lambda} or other classes of `fastnet.optim.penalties`; {"L1": {keyword arguments}} where one
+               number does not say it
     watch      'validation', or 'test': there is no validation set and the test images are looked at every epoch, as
                report R5 did; its figures then are named best_test_accuracy, never validation
     seed       of weights, shuffles and augmentation, and of the random split
@@ -55,7 +56,7 @@ class Training:
     batch_size: int = 100
     optimizer: Mapping[str, Any] = field(default_factory=lambda: {"name": "sgd"})
     schedule: Mapping[str, Any] = field(default_factory=dict)
-    penalty: Mapping[str, float] = field(default_factory=dict)
+    penalty: Mapping[str, Any] = field(default_factory=dict)
     loss: str = "softmax_cross_entropy"
     loss_options: Mapping[str, Any] = field(default_factory=dict)
     dtype: str = "float32"
@@ -73,7 +74,7 @@ class Training:
 
     def title(self) -> str:
         """A few words for a line of progress."""
-        changed = [f"{k}={v}" for k, v in self.options.items()] + [f"{k} {v:.3g}" for k, v in self.penalty.items()]
+        changed = [f"{k}={v}" for k, v in self.options.items()] + [f"{k} {_plain(v)}" for k, v in self.penalty.items()]
         return " ".join([self.model, *changed, f"{self.epochs} epochs", f"seed {self.seed}"])
 
     def lines(self) -> list[str]:
@@ -129,7 +130,8 @@ class Training:
         named = dict(self.optimizer)
         optimizer = OPTIMIZERS[named.pop("name")](**named)
         return fit(model, data, optimizer, self.rate(len(data.train)), epochs=self.epochs, batch_size=self.batch_size,
-                   penalty=[getattr(penalties, name)(strength) for name, strength in self.penalty.items()] or None,
+                   penalty=[getattr(penalties, name)(**given) if isinstance(given, Mapping) else
+                            getattr(penalties, name)(given) for name, given in self.penalty.items()] or None,
                    loss=self.loss, loss_options=self.loss_options or None, seed=self.seed,
                    normalization=self.normalization, verbose=False,
                    augmentation=Augmentation.from_settings(self.augmentation) if self.augmentation else None, **where)

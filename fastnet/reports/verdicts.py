@@ -96,6 +96,16 @@ def comparison(better: Sequence[np.ndarray], worse: Sequence[np.ndarray], report
     return Comparison(difference, reported, one, tuple(p), verdict)
 
 
+def spread_verdict(values: Sequence[float], reported: float) -> str:
+    """Of a figure whose only error is that of the seeds: |mean - reported| <= 2 s sqrt(1 + 1/k); one seed cannot tell.
+    """
+    variance = _variance(values)
+    if variance is None:
+        return INDISTINGUISHABLE
+    bound = 2 * math.sqrt(variance * (1 + 1 / len(values)))
+    return AGREES if abs(float(np.mean(values)) - reported) <= bound else DIFFERS
+
+
 def mcnemar(only_a: int, only_b: int) -> float:
     """The two-sided exact p: twice the binomial tail at 1/2 of the smaller count, at most 1."""
     from scipy.stats import binom
