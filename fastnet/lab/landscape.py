@@ -44,7 +44,7 @@ class RateRun:
     result: dict[str, Any] | None
 
 
-def band(curves: Mapping[Any, Sequence[float]], steps: Sequence[int] | None = None) -> Band:
+def band(curves: Mapping[Any, Sequence[float] | np.ndarray], steps: Sequence[int] | np.ndarray | None = None) -> Band:
     """The band of several curves {name: values at each step}, of which some may end early.
 
     `steps` numbers the values (default 0, 1, ...). Raises ValueError for no curves and for steps that do not fit the

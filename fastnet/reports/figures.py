@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,7 +49,7 @@ def overlay(name: str, *labels: str, metric: str = "validation_accuracy") -> Dra
         if not lines:
             return []
         file = f"{experiment.id}-{name}.png"
-        with written(folder / file, 5.2, 3.2 + 0.12 * len(lines)) as figure:
+        with written(folder / file, 5.2, 3.4 + 0.12 * len(lines), _title(results)) as figure:
             axis = figure.subplots()
             for k, (label, values) in enumerate(lines):
                 colour, x = COLOURS[k % len(COLOURS)], np.arange(1, values.shape[1] + 1)
@@ -71,7 +72,7 @@ def scatter(search: "Search", what: str, published: Sequence[tuple[float, float]
         if not points:
             return []
         file = f"{experiment.id}-search.png"
-        with written(folder / file, 5.2, 3.2) as figure:
+        with written(folder / file, 5.2, 3.4, _title(results)) as figure:
             axis = figure.subplots()
             for k, stage in enumerate(dict.fromkeys(point.stage for point in points)):
                 here = [(float(p.parameters["value"]), 100 * (p.value or 0.0)) for p in points if p.stage == stage]
@@ -122,6 +123,11 @@ def cost_graph(experiment: Experiment, results: Results, folder: Path) -> list[D
             x = places[key][0] - {"loss": 0.82, "sum": 0.6, "softmax": 0.62}.get(key, 0.5)
             axis.text(x, 0.1, text, ha="center", va="bottom", fontsize=8, color="0.35")
     return [Drawn(file, "The cost of the two-layer network as a graph: arrays in boxes, operations rounded")]
+
+
+def _title(results: Results) -> str | None:
+    """What a reader of the picture alone has to know, in lines as long as it is wide."""
+    return textwrap.fill(results.scale.notice(), 72) or None
 
 
 def _slug(label: str) -> str:

@@ -54,7 +54,8 @@ def row(results: Results, task: Task, published: bool, model: str, init: str) ->
     if found is None:
         return not_run(label, measured, said, results.failure(task))
     mean = float(np.mean(found["loss"]))
-    verdict = verdicts.NO_CLAIM if not published else verdicts.AGREES if abs(mean - math.log(10)) <= TOLERANCE else verdicts.DIFFERS
+    near = abs(mean - math.log(10)) <= TOLERANCE
+    verdict = verdicts.NO_CLAIM if not published else verdicts.AGREES if near else verdicts.DIFFERS
     return claim_row(label, measured, said, f"{mean:.3f}", verdict, results,
                      f"expected of such logits {np.mean(found['expected']):.3f}; ln 10 = {math.log(10):.3f}",
                      f"about: within {TOLERANCE:g}" if published else "")

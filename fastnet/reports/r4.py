@@ -8,19 +8,21 @@ not named either, are 20 epochs: enough to rank. Accuracies are of the validatio
 
 from dataclasses import replace
 
+import numpy as np
+
 from fastnet.reports import initial, sparsity
 from fastnet.reports.experiment import Cell, Effect, Experiment, Results, Row, claim_row, effect_row, not_run, percent
 from fastnet.reports.figures import curves, overlay
 from fastnet.reports.scale import Scale
 from fastnet.reports.task import Task
-from fastnet.reports.training import Training
-from fastnet.reports.verdicts import AGREES, DIFFERS, INDISTINGUISHABLE, comparison, spread_verdict
+from fastnet.reports.training import Trained, Training
+from fastnet.reports.verdicts import AGREES, DIFFERS, INDISTINGUISHABLE, Comparison, comparison, spread_verdict
 
 VALIDATION, BEST = "validation_accuracy", "best_validation_accuracy"
 CROP_AND_FLIP = {"pad": 4, "horizontal_flip": True}
 SWEEP_EPOCHS = 20
 QUICK = Scale("quick", images=10, epochs=2)
-QUICK_RESNET = Scale("quick", images=20, epochs=7, filters=8)
+QUICK_RESNET = Scale("quick", images=20, epochs=7, filters=4)
 
 
 def rated(training: Training, rate: float) -> Training:
@@ -76,14 +78,18 @@ def start(results: Results, model: str, init: str) -> Task:
         "model": model, "init": init, "seeds": list(results.seeds), "split": results.scale.apply(PLAIN).split})
 
 
+def beside(better: list[Trained], worse: list[Trained]) -> Comparison:
+    """Two trainings on the same validation images."""
+    return comparison([run.correct("validation") for run in better], [run.correct("validation") for run in worse], None)
+
+
 def overfitting_rows(results: Results) -> list[Row]:
     """The epoch of the least validation loss."""
     label, measured = "baseline: the validation loss is least", "epoch"
     runs = results.runs(PLAIN)
     if runs is None:
         return [not_run(label, measured, "22", results.failure(PLAIN))]
-    epochs = [1 + min(range(len(run.history)), key=lambda k, run=run: run.history[k]["validation_loss"])
-              for run in runs]
+    epochs = [1 + int(np.argmin([line["validation_loss"] for line in run.history])) for run in runs]
     return [claim_row(label, measured, "22", ", ".join(map(str, epochs)), spread_verdict(epochs, 22), results,
                       f"of {len(runs[0].history)} epochs")]
 
@@ -99,7 +105,7 @@ def rate_rows(results: Results) -> list[Row]:
     best, theirs = max(means, key=means.__getitem__), max(BEST_RATES, key=means.__getitem__)
     verdict, note = AGREES, ""
     if best not in BEST_RATES:
-        against = comparison(*([run.correct("validation") for run in found[rate]] for rate in (best, theirs)), None)
+        against = beside(found[best], found[theirs])
         verdict = INDISTINGUISHABLE if against.verdict == INDISTINGUISHABLE else DIFFERS
         note = f"{percent(against.difference, '+')} ± {percent(against.error)} points to {theirs:g}"
     return [claim_row(label, measured, said, f"{best:g}", verdict, results, note),
@@ -116,7 +122,7 @@ def strength_rows(results: Results) -> list[Row]:
         if runs[0] is None or runs[1] is None:
             rows.append(not_run(label, measured, said, "a run that it compares is missing"))
             continue
-        found = comparison(*([run.correct("validation") for run in pair] for pair in runs if pair), None)
+        found = beside(runs[0], runs[1])
         row = effect_row(label, "validation", results, found)
         rows.append(row._replace(reported=said, verdict=row.verdict if value != 1e-5 or results.scale.notice() else
                                  AGREES if found.verdict == INDISTINGUISHABLE else DIFFERS))

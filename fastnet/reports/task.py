@@ -36,7 +36,8 @@ class Task:
 
     def title(self) -> str:
         name = self.function.partition(":")[2]
-        values = [f"{k}={v}" for k, v in self.arguments.items()] + [t.title() for t in self.after]
+        values = [Training(**v).title() if k == "training" else f"{k}={v}" for k, v in self.arguments.items()]
+        values += [training.title() for training in self.after]
         return " ".join([name.replace("_", " "), *values])
 
     def inputs(self) -> tuple[Training, ...]:

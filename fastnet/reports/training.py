@@ -74,7 +74,8 @@ class Training:
 
     def title(self) -> str:
         """A few words for a line of progress."""
-        changed = [f"{k}={v}" for k, v in self.options.items()] + [f"{k} {_plain(v)}" for k, v in self.penalty.items()]
+        changed = [f"rate {self.schedule['lr']:g}"] if "lr" in self.schedule else []
+        changed += [f"{k}={v}" for k, v in self.options.items()] + [f"{k} {_plain(v)}" for k, v in self.penalty.items()]
         return " ".join([self.model, *changed, f"{self.epochs} epochs", f"seed {self.seed}"])
 
     def lines(self) -> list[str]:
@@ -100,7 +101,7 @@ class Training:
         if not resume:
             _clear(folder)  # what a run left that was killed before its first checkpoint
         try:
-            run = self._fit(data, place, out=folder, resume=resume)
+            run = self.fit(data, place, out=folder, resume=resume)
         except NonFiniteError as error:
             history = record.read_history(folder) if (folder / record.HISTORY).exists() else []
             found["diverged"] = {"step": error.step, "epochs": len(history), "why": str(error)}
@@ -124,7 +125,8 @@ class Training:
             data = replace(data, validation=data.test, identity={**data.identity, "validation": "the test images"})
         return data
 
-    def _fit(self, data: Dataset, place: Place, **where: Any) -> Run:
+    def fit(self, data: Dataset, place: Place, **where: Any) -> Run:
+        """Train a new model on these images; `where` goes to `fastnet.fit` besides. Raises what that does."""
         options = {**self.options, **fitting(self.model, data.train.images.shape[1:], len(data.classes))}
         model = build(self.model, seed=self.seed, dtype=self.dtype, device=place.device, **options)
         named = dict(self.optimizer)
