@@ -18,7 +18,9 @@ def bands(panels: Mapping[str, Mapping[str, Mapping[str, Any]]], path: Path, *, 
 
     A band of one curve is a line. Panels in `log` have a logarithmic axis.
     """
-    with written(path, 7.2 if len(panels) > 1 else 4.8, 2.8, title) as figure:
+    with written(path, 7.2 if len(panels) > 1 else 4.8, 3.1, title) as figure:
+        from matplotlib.ticker import FuncFormatter, LogLocator
+
         axes = figure.subplots(1, len(panels), squeeze=False)[0]
         for axis, (label, curves) in zip(axes, panels.items(), strict=True):
             for (name, band), colour in zip(curves.items(), COLOURS, strict=False):
@@ -27,7 +29,12 @@ def bands(panels: Mapping[str, Mapping[str, Mapping[str, Any]]], path: Path, *, 
                 axis.plot(steps, low, color=colour, linewidth=0.6)
                 axis.plot(steps, high, color=colour, linewidth=0.6)
             axis.set(xlabel="Update step", ylabel=label, yscale="log" if label in log else "linear")
-        _legend(axes[0])
+            if label in log:
+                axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+                axis.yaxis.set_minor_locator(LogLocator(subs=()))
+        if any(len(curves) > 1 for curves in panels.values()):  # outside: a legend does not see the areas it covers
+            figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
 
 
 def loss_lines(surfaces: Mapping[str, Mapping[str, Any]], path: Path, *, title: str) -> None:

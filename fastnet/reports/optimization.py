@@ -1,7 +1,7 @@
 """What batch norm does to the optimisation of a network: E26, E27 and E28 of report R5.
 
 A network is trained at several constant rates with and without batch norm. Of every update the loss of its batch is
-known; of every fifth also how the gradient of the batch changes by it, in the last linear layer (predictiveness) and in
+known; of every tenth also how the gradient of the batch changes by it, in the last linear layer (predictiveness) and in
 all parameters (smoothness), as `fastnet.lab.recorder` defines it. Over the rates these make a band.
 
 A claim that batch norm makes a figure smaller agrees where it does so for every seed, differs where it makes it larger
@@ -29,7 +29,7 @@ from fastnet.train.nonfinite import NonFiniteError
 from fastnet.train.step import TrainStep
 
 RECORDING = "recording.safetensors"
-EVERY = 5
+EVERY = 10
 Arrays = Mapping[str, np.ndarray]
 Found = dict[int, dict[str, dict[float, Arrays]]]  # by seed, network (without batch norm first), rate
 
@@ -39,7 +39,7 @@ class Measure(NamedTuple):
 
     key    array of `recorded`
     name   in the table
-    axis   of the figure's panel
+    axis   of the figure's panel; empty for none
     kind   what the table has the mean over the steps of: 'width' of the band over the rates, its 'largest' value, or
            the 'mean' over them
     part   of the steps, the last ones, that count
@@ -64,24 +64,26 @@ class Measure(NamedTuple):
         return values.max(1) if values.ndim == 2 else values
 
     def value(self, runs: Mapping[float, Arrays]) -> float:
-        """The figure in the table; infinite where no two runs are left to compare."""
+        """The figure in the table; NaN where there is nothing to take it of, as when no two runs are left."""
         found = self.band(runs)
         at = slice(round(len(found.steps) * (1 - self.part)), None)
         if self.kind == "width":
-            enough = found.curves[at] > 1
-            return float((found.high - found.low)[at][enough].mean()) if enough.any() else np.inf
-        if self.kind == "largest":
-            return float(np.nanmean(found.high[at]))
-        values = np.concatenate([self.curve(arrays)[at] for arrays in runs.values()])
-        return float(values[np.isfinite(values)].mean())
+            values = np.where(found.curves > 1, found.high - found.low, np.nan)[at]
+        elif self.kind == "largest":
+            values = found.high[at]
+        else:
+            values = np.concatenate([self.curve(arrays)[at] for arrays in runs.values()])
+        finite = values[np.isfinite(values)]
+        return float(finite.mean()) if finite.size else np.nan
 
 
 def recorded(folder: Path, place: Place, *, training: dict[str, Any], rates: list[float], data: str) -> dict[str, Any]:
     """Train, and write what each update did; a loss that stops being finite ends it and is a result.
 
-    Arrays: `losses` (T,) of every update, `steps` (K,) those that were looked at, predictiveness (K,) as `same_batch`,
-    `consecutive` and, along the gradient by each rate, `along_predictiveness` (K, E), all of the last linear layer's
-    weights with their `gradient_norm`; `smoothness` and `published_smoothness` (K,) of all parameters.
+    Arrays: `losses` (T,) of every update, `steps` (K,) those that were looked at; of the last linear layer's weights
+    `gradient_norm`, predictiveness (K,) as `same_batch`, `relative` (the part of the gradient that this is),
+    `consecutive` and, along the gradient by each rate, `along_predictiveness` (K, E); of all parameters `smoothness`
+    and `published_smoothness` (K,).
     """
     run = Training(**training)
     images = run.dataset(place)
@@ -101,6 +103,7 @@ def recorded(folder: Path, place: Place, *, training: dict[str, Any], rates: lis
     ours, all_of_it = last.recording(), whole.recording()
     arrays = {name: getattr(ours, name) for name in ("losses", "steps", *COLUMNS, *ALONG)}
     arrays |= {name: getattr(all_of_it, name) for name in ("smoothness", "published_smoothness", "update_norm")}
+    arrays["relative"] = arrays["same_batch"] / arrays["gradient_norm"]
     checkpoint.save(folder / RECORDING, {name: np.ascontiguousarray(values) for name, values in arrays.items()}, {})
     return {"steps": len(ours.losses), "diverged_at": diverged_at}
 
@@ -135,7 +138,7 @@ def rows(found: Found | None, claim: str, measures: Sequence[Measure], results: 
         pairs = np.array([[measure.value(runs) for runs in nets.values()] for nets in found.values()])
         smaller, larger = (bool(test.all()) for test in (pairs[:, 1] < pairs[:, 0], pairs[:, 1] > pairs[:, 0]))
         verdict = verdicts.AGREES if smaller else verdicts.DIFFERS if larger else verdicts.INDISTINGUISHABLE
-        ratios = ", ".join(f"{after / before:.2g}" for before, after in pairs)
+        ratios = ", ".join(f"{after / before:.2g}" if before > 0 else "-" for before, after in pairs)
         lines.append(claim_row(measure.name, "no BN; BN", claim, "; ".join(f"{v:.3g}" for v in pairs.mean(0)), verdict,
                                results, f"BN / no BN by seed: {ratios}", *lost))
     return lines
@@ -147,11 +150,12 @@ def draw(experiment: Experiment, found: Found | None, measures: Sequence[Measure
     if found is None:
         return []
     nets = found[results.seeds[0]]
-    panels = {measure.axis: {net: plain(measure.band(runs)) for net, runs in nets.items()} for measure in measures}
+    panels = {measure.axis: {net: plain(measure.band(runs)) for net, runs in nets.items()} for measure in measures
+              if measure.axis and any(np.isfinite(measure.band(runs).high).any() for runs in nets.values())}
     file = f"{experiment.id}-band.png"
     notice = results.scale.notice()
     rates = ", ".join(f"{rate:g}" for rate in next(iter(nets.values())))
     title = f"VGG-A at rates {rates}: least to largest at each step"
-    bands(panels, folder / file, title="\n".join([title, *textwrap.wrap(notice, 100)]),
+    bands(panels, folder / file, title="\n".join([title, *textwrap.wrap(notice, 64 if len(panels) == 1 else 96)]),
           log=[measure.axis for measure in measures if measure.log])
     return [Drawn(file, f"{experiment.id}: one seed{f' ({notice})' if notice else ''}")]
