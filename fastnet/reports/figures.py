@@ -35,8 +35,11 @@ def curves(*labels: str) -> Draw:
     return draw
 
 
-def overlay(name: str, *labels: str, metric: str = "validation_accuracy") -> Draw:
-    """A figure of the history over the epochs for several cells: mean of the seeds, and their range as a band."""
+def overlay(name: str, *labels: str, metric: str = "validation_accuracy", colours: int = len(COLOURS)) -> Draw:
+    """A figure of the history over the epochs for several cells: mean of the seeds, and their range as a band.
+
+    After so many `colours` the same ones come again, dashed: cells of two groups have each its colour in both.
+    """
     def draw(experiment: Experiment, results: Results, folder: Path) -> list[Drawn]:
         lines = []
         for cell in experiment.cells:
@@ -52,8 +55,8 @@ def overlay(name: str, *labels: str, metric: str = "validation_accuracy") -> Dra
         with written(folder / file, 5.2, 3.4 + 0.12 * len(lines), _title(results)) as figure:
             axis = figure.subplots()
             for k, (label, values) in enumerate(lines):
-                colour, x = COLOURS[k % len(COLOURS)], np.arange(1, values.shape[1] + 1)
-                axis.plot(x, values.mean(0), color=colour, linestyle=DASHES[k // len(COLOURS)], label=label)
+                colour, x = COLOURS[k % colours], np.arange(1, values.shape[1] + 1)
+                axis.plot(x, values.mean(0), color=colour, linestyle=DASHES[k // colours % len(DASHES)], label=label)
                 axis.fill_between(x, values.min(0), values.max(0), color=colour, alpha=0.15, linewidth=0)
             measured = metric if watched == "validation" else metric.replace("validation", "test")
             what = measured.replace("_", " ").capitalize() + (" (%)" if metric.endswith("accuracy") else "")

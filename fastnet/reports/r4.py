@@ -156,7 +156,7 @@ EXPERIMENTS = (
         cells=tuple(Cell(f"{name}, rate {rate:g}", rated(net, rate), AT_LARGE_RATE[name] if rate == 0.1 else None,
                          VALIDATION) for name, net in (("BN", SWEEP), ("no BN", SWEEP_PLAIN)) for rate in GRID),
         effects=tuple(Effect("batch norm helps", f"BN, rate {rate:g}", f"no BN, rate {rate:g}") for rate in GRID),
-        decisions=PRESET, figures=(overlay("rates"),)),
+        decisions=PRESET, figures=(overlay("rates", colours=len(GRID)),)),
     Experiment(
         "E33", "Swish: .735, .70 with ReLU", quick=QUICK,
         cells=(Cell("BN, Swish", BN_SWISH, .735, VALIDATION), Cell("BN, ReLU", BN, .73, VALIDATION),
@@ -164,7 +164,7 @@ EXPERIMENTS = (
         effects=(Effect("Swish helps a net with BN", "BN, Swish", "BN, ReLU"),
                  Effect("Swish helps a net without", "Swish", "ReLU", .035),
                  Effect("what the report compares: BN helps too", "BN, Swish", "ReLU")),
-        decisions=(*PRESET, "A57", "A14"), figures=(overlay("activations"),)),
+        decisions=(*PRESET, "A57", "A14"), figures=(overlay("activations", colours=2),)),
     Experiment(
         "E34", "eight rates: .05 and .02 are best, 1 fails", quick=QUICK, rows=rate_rows,
         cells=tuple(Cell(f"rate {rate:g}", rated(SWEEP, rate), metric=VALIDATION) for rate in RATES),

@@ -192,7 +192,7 @@ EXPERIMENTS = (
         effects=(Effect("batch norm helps", "BN", "no BN"),
                  Effect("batch norm helps", "BN, momentum", "no BN, momentum")),
         decisions=("A33", "A43", "A44", "A50"),
-        figures=(overlay("accuracy"), overlay("loss", metric="train_loss"))),
+        figures=(overlay("accuracy", colours=2), overlay("loss", metric="train_loss", colours=2))),
     Experiment("E26", "the loss over the rates: a narrower band with batch norm", **studied("narrower", BAND),
                decisions=("A50", "A51")),
     Experiment("E27", "the gradient of the last linear layer changes less with batch norm",

@@ -1,9 +1,10 @@
 """What penalties make of weights: E36 of report R4, as a table and as histograms layer by layer (F11)."""
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-from fastnet.lab.histograms import WeightHistogram, weight_histograms
+from fastnet.lab.histograms import weight_histograms
 from fastnet.lab.plain import plain
 from fastnet.plots.layers import weight_histograms as draw
 from fastnet.reports import verdicts
@@ -24,7 +25,7 @@ def rows(cells: Sequence[Cell], results: Results) -> list[Row]:
         if not runs:
             found.append(not_run(label, measured, "", results.failure(cell.training) or "every run diverged"))
             continue
-        zeros, small = (mean([share(run, what) for run in runs]) for what in ("zeros", "near_zero"))
+        zeros, small = map(mean, zip(*map(shares_of, runs), strict=True))
         shares[cell.label] = zeros
         found.append(claim_row(label, measured, "", f"{100 * zeros:.2f}", verdicts.NO_CLAIM, results,
                                f"|w| <= {TOLERANCE:g}: {100 * small:.1f} %; training loss {loss(runs):.3f}"))
@@ -50,9 +51,10 @@ def histograms(experiment: Experiment, results: Results, folder: Path) -> list[D
     models = {name: load_run(run.folder).model for name, run in shown.items()}
     limit = max(row.largest for model in models.values() for row in weight_histograms(model))
     file = f"{experiment.id}-histograms.png"
-    draw({name: plain(weight_histograms(model, limit=limit, tolerance=TOLERANCE)) for name, model in models.items()},
-         folder / file, title="Weights layer by layer; shares of exact zeros in the order of the legend")
     notice = results.scale.notice()
+    title = "Weights layer by layer; shares of exact zeros in the order of the legend"
+    draw({name: plain(weight_histograms(model, limit=limit, tolerance=TOLERANCE)) for name, model in models.items()},
+         folder / file, title="\n".join([title, *textwrap.wrap(notice, 96)]))
     return [Drawn(file, f"{experiment.id}: weights under L2 and L1, one run each{f' ({notice})' if notice else ''}")]
 
 
@@ -71,10 +73,11 @@ def finished(cell: Cell, results: Results) -> list[Trained]:
     return [run for run in results.runs(cell.training) or [] if not run.diverged]
 
 
-def share(run: Trained, what: str) -> float:
-    """The part of all weights that are 'zeros' or 'near_zero'."""
-    rows: list[WeightHistogram] = weight_histograms(load_run(run.folder).model, tolerance=TOLERANCE)
-    return sum(getattr(row, what) for row in rows) / sum(row.size for row in rows)
+def shares_of(run: Trained) -> tuple[float, float]:
+    """The parts of all weights that are exactly 0, and nearly."""
+    found = weight_histograms(load_run(run.folder).model, tolerance=TOLERANCE)
+    size = sum(row.size for row in found)
+    return sum(row.zeros for row in found) / size, sum(row.near_zero for row in found) / size
 
 
 def loss(runs: Sequence[Trained]) -> float:
