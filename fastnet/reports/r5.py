@@ -148,7 +148,7 @@ EXPERIMENTS = (
             "CE, random resized crop", replace(SHORT, augmentation={"resized_crop": [0.08, 1.0],
                                                                     "horizontal_flip": True}), None, None),
         effects=tuple(Effect("cross-entropy is better", "CE", label) for label, *_ in LOSSES[1:]),
-        decisions=(*ALWAYS, "A47"),
+        decisions=(*ALWAYS, "A47", "A54"),
         figures=(overlay("losses", *(label for label, *_ in LOSSES)), pictures.examples, pictures.maps)),
     Experiment(
         "E21", "weight decays: 1e-4, 5e-4 and 1e-3 are good, 5e-3 and 1e-2 too much", quick=QUICK, text=ABOUT,
