@@ -64,7 +64,7 @@ def covering_cases(op: str, seed: int = 0) -> list[Case]:
 def _conv2d(rng, kernel, stride, pad, dilation, groups, channels, size, batch, conv_algorithm):
     count = channels if groups == "C" else groups
     outputs = count * int(rng.integers(1, 3)) if count > 2 else count * int(rng.choice([1, 3, 8, 16, 17]))
-    width = max(size + int(rng.integers(-1, 2)), dilation * (kernel - 1) + 1 - 2 * pad)
+    width = max(size + int(rng.integers(-1, 2)), dilation * (kernel - 1) + 1 - 2 * pad, 1)
     x = rng.standard_normal((batch, size, width, channels))
     w = rng.standard_normal((kernel, kernel, channels // count, outputs))
     b = rng.standard_normal(outputs) if rng.random() < 0.7 else None
