@@ -98,6 +98,7 @@ if stage:
 (out / "inside").unlink(missing_ok=True)
 numba.set_num_threads(threads)
 data = fn.data.load("shapes10", split="2000/500")
+print("ready", flush=True)
 fn.fit(fn.build("mlp3-bn"), data, fn.SGD(momentum=0.9), fn.schedules.triangular(1e-5, 0.05, half_cycle_steps=40),
        epochs=int(os.environ.get("FASTNET_EPOCHS", "8")), batch_size=100, penalty=fn.L2(0.005), normalization="pixel",
        out=out, resume=mode == "resume", checkpoint_seconds=0.005)
