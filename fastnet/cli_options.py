@@ -168,7 +168,7 @@ def model_options(options: argparse.Namespace) -> dict[str, Any]:
             raise ValueError(f"--option {text!r} is not NAME=VALUE, such as filter_multiplier=0.5")
         try:
             found[name] = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
+        except (ValueError, SyntaxError, MemoryError, RecursionError):  # the last two: nested too deeply
             found[name] = value
     return found
 

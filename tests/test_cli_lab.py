@@ -98,7 +98,7 @@ def test_features(run, runs, tmp_path):
                          "--out", tmp_path)
     assert status == 0 and "at 40x64x3 the network ends there: fc1: Linear: the input is (7, 13, 16)" in out
     for arguments, text in ((["gone.png"], "gone.png: No such file"),
-                            ([runs / "conv" / "config.json"], "none that Pillow"),
+                            ([runs / "conv" / "config.json"], "it is none of BMP, GIF"),
                             ([tmp_path / "a.png", "--layers", "conv7"], "'conv7' matches no layer"),
                             ([tmp_path / "a.png", "--longest", 5], "--longest is for --whole"),
                             ([tmp_path / "a.png", "--channels", 0], "must be at least 1")):

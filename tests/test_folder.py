@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from fastnet.data import folder, load
+from fastnet.data.images import FORMATS
 
 Image = pytest.importorskip("PIL.Image", reason="Pillow is not installed (pip install 'fastnet[images]')")
 
@@ -198,7 +199,7 @@ def test_files_that_cannot_be_read_are_counted_and_the_first_is_named(classes):
     with pytest.raises(ValueError) as error:
         folder.read(classes)
     assert str(error.value) == (f"folder: 2 of 40 files cannot be read as images, first {classes}/ant/20.png: it is "
-                                f"none that Pillow knows")
+                                f"none of {', '.join(FORMATS)}")
     (classes / "ant" / "20.png").unlink()
     with pytest.raises(ValueError, match=r"1 of 39 files cannot be read as images, first .*/cat/05\.png: .*truncated"):
         folder.read(classes)

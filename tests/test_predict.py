@@ -8,7 +8,7 @@ import pytest
 from tiny import bits, dataset, fit, model
 
 import fastnet as fn
-from fastnet.data.images import read_image
+from fastnet.data.images import FORMATS, read_image
 from fastnet.nn import interop
 from fastnet.train import checkpoint
 
@@ -188,8 +188,8 @@ def test_one_image_that_cannot_be_read_does_not_hide_the_others(run, finished, i
     others = run("predict", out, images[0], images[2])[1]
     bad = [tmp_path / "absent.png", tmp_path / "text.png", tmp_path, tmp_path / "half.png"]
     fails(run("predict", out, images[0], *bad, images[2]),
-          f"4 of 6 images cannot be read: {bad[0]}: No such file or directory; {bad[1]}: it is none that Pillow knows; "
-          f"{bad[2]}: Is a directory; {bad[3]}: ", others)
+          f"4 of 6 images cannot be read: {bad[0]}: No such file or directory; {bad[1]}: it is none of "
+          f"{', '.join(FORMATS)}; {bad[2]}: Is a directory; {bad[3]}: ", others)
 
 
 def test_no_image_at_all_can_be_read(run, finished, tmp_path):

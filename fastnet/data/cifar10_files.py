@@ -8,10 +8,8 @@ Source: the data set's page, https://www.cs.toronto.edu/~kriz/cifar.html, which 
 those of the Python batches are of the files in its archive. Single binary files have none.
 """
 
-import gzip
 import hashlib
-import io
-import tarfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -25,6 +23,7 @@ ROWS = 10_000
 PIXELS = 3072
 LIMIT = 64 << 20  # bytes: no batch is half as large
 ARCHIVE_LIMIT = 256 << 20
+BLOCK = 512  # of a tar archive
 
 BATCHES = {
     "data_batch_1": "c99cafc152244af753f735de768cd75f",
@@ -120,16 +119,50 @@ def _contents_of_archive(found: Location) -> Iterator[tuple[str, bytes]]:
                          f"damaged or another file; delete it and fetch it again")
     # Unpacked in memory and read there: nothing is written, whatever the names in it. The batches do not lie in order,
     # and going back in a compressed file would mean to unpack it once more.
-    with tarfile.open(fileobj=io.BytesIO(gzip.decompress(content)), mode="r:") as tar:
-        members = {member.name: member for member in tar}
-        for batch in BATCHES:
-            name = f"{FOLDERS[found.form]}/{found.file_name(batch)}"
-            member = members.get(name)
-            stream = tar.extractfile(member) if member else None
-            if member is None or stream is None:
-                raise ValueError(f"cifar10: {found.path} has no file {name}")
-            _check_size(found, member.size, f"{found.path}/{name}")
-            yield batch, stream.read()
+    unpacked = _unpacked(found.path, content)
+    del content
+    members = _members(unpacked)
+    for batch in BATCHES:
+        name = f"{FOLDERS[found.form]}/{found.file_name(batch)}"
+        if name not in members:
+            raise ValueError(f"cifar10: {found.path} has no file {name}")
+        start, size = members[name]
+        _check_size(found, size, f"{found.path}/{name}")
+        if start + size > len(unpacked):
+            raise ValueError(f"cifar10: {found.path} ends within {name}")
+        yield batch, unpacked[start : start + size]
+
+
+def _unpacked(path: Path, content: bytes) -> bytes:
+    """What is packed in a .gz. Raises ValueError where it is damaged, or larger than any of CIFAR-10's."""
+    packed = zlib.decompressobj(wbits=31)
+    try:
+        found = packed.decompress(content, ARCHIVE_LIMIT)
+    except zlib.error as error:
+        raise ValueError(f"cifar10: {path} cannot be unpacked ({error})") from None
+    if not packed.eof:
+        raise ValueError(f"cifar10: {path} is cut off, or holds more than {ARCHIVE_LIMIT} bytes")
+    return found
+
+
+def _members(tar: bytes) -> dict[str, tuple[int, int]]:
+    """{name: (start, size)} of the plain files in a tar archive; what cannot be understood is passed over, or ends it.
+
+    Python's tarfile does far more than is needed (links, sparse files, other headers), and can be made to go on for
+    ever by headers that say so. Format: POSIX.1-1988 (ustar), a header of 512 bytes before each file of such blocks.
+    """
+    found, at = {}, 0
+    while at + BLOCK <= len(tar):
+        header = tar[at : at + BLOCK]
+        name, kind = header[:100].split(b"\0")[0].decode("latin-1"), header[156:157]
+        digits = header[124:136].strip(b" \0")
+        if not digits.isdigit() or not set(digits) <= set(b"01234567"):
+            break
+        size = int(digits, 8)
+        if kind in (b"0", b"\0"):
+            found[name] = at + BLOCK, size
+        at += BLOCK + -(-size // BLOCK) * BLOCK
+    return found
 
 
 def _check_size(found: Location, size: int, file: str) -> None:

@@ -13,6 +13,9 @@ from typing import Any
 import numpy as np
 
 MODES = {1: "L", 3: "RGB"}  # Pillow's, by the number of channels
+# Pillow knows more; one of these, EPS, is a program that it runs.
+MOST_PIXELS = 52_000_000  # of the largest usual cameras: a tiny file may unpack to as many
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
 
 def require_pillow(prefix: str = "") -> None:
@@ -26,8 +29,9 @@ def require_pillow(prefix: str = "") -> None:
 def read_image(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     """The image in the file `path` as uint8 `shape`, (H, W, C) with 1 or 3 channels. Pillow must be installed.
 
-    Raises ValueError, whose one line does not name the file, for one that is damaged, no image, above Pillow's limit of
-    size or of more than 8 bits a channel; OSError where there is no such file.
+    Raises ValueError, whose one line does not name the file, for one that is damaged, no image, of none of `FORMATS`,
+    of more than `MOST_PIXELS` (or above Pillow's own limit) or of more than 8 bits a channel; OSError where there is no
+    such file. It takes 4 bytes a pixel of memory, up to 16 where its format is unpacked elsewhere and converted.
     """
     height, width, channels = shape
     return _read(path, channels, lambda down, across: (height, width))
@@ -56,7 +60,7 @@ def _read(path: Path, channels: int, size: Callable[[int, int], tuple[int, int]]
             pixels = np.asarray(_image(path, size, MODES[channels]))
             return pixels.reshape(*pixels.shape[:2], channels)
     except UnidentifiedImageError:
-        raise ValueError("it is none that Pillow knows") from None
+        raise ValueError(f"it is none of {', '.join(FORMATS)}") from None
     except Exception as error:  # Pillow's readers raise whatever a damaged file makes them stumble over
         if isinstance(error, OSError) and error.strerror:  # the system's, not Pillow's
             raise
@@ -66,10 +70,18 @@ def _read(path: Path, channels: int, size: Callable[[int, int], tuple[int, int]]
 def _image(path: Path, size: Callable[[int, int], tuple[int, int]], mode: str) -> Any:
     from PIL import Image, ImageOps
 
-    with Image.open(path) as opened:
-        if opened.mode.startswith(("I", "F")):
-            raise ValueError(f"its pixels ({opened.mode}) have more than 8 bits a channel")
-        image = ImageOps.exif_transpose(opened).convert(mode)
+    with Image.open(path, formats=FORMATS) as image:
+        if image.width * image.height > MOST_PIXELS:
+            raise ValueError(f"it has {image.width} x {image.height} pixels, more than {MOST_PIXELS:,}")
+        if image.mode.startswith(("I", "F")):
+            raise ValueError(f"its pixels ({image.mode}) have more than 8 bits a channel")
+        ImageOps.exif_transpose(image, in_place=True)
+        return _resized(image if image.mode == mode else image.convert(mode), size)
+
+
+def _resized(image: Any, size: Callable[[int, int], tuple[int, int]]) -> Any:
+    from PIL import Image
+
     across, down = image.size
     height, width = size(down, across)
     if across * height > down * width:

@@ -10,6 +10,7 @@ import numpy as np
 from fastnet import backend
 from fastnet.arrays import accumulator
 
+LEAST, MOST = 1e-6, 1e6  # far beyond what images of uint8 can have, and far from where float32 ends
 CHUNK = 512  # images summed at a time: 512 * 255^2 fits in 32 bits
 
 
@@ -35,6 +36,10 @@ class Standardization:
                              f"{self.per} both need {'(H, W, C)' if rank == 3 else '(C,)'}")
         if not (np.isfinite(self.mean).all() and np.isfinite(self.std).all() and (self.std >= 0).all()):
             raise ValueError("Standardization: mean and std must be finite and std at least 0")
+        used = self.std[self.std > 0]
+        if (abs(self.mean) > MOST).any() or (used > MOST).any() or (used < LEAST).any():
+            raise ValueError(f"Standardization: mean and std are no grey levels: mean may be {MOST:g} at most, std 0 "
+                             f"or from {LEAST:g} to {MOST:g}")
 
     @classmethod
     def fit(cls, images: np.ndarray, per: str = "pixel") -> "Standardization":

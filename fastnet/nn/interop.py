@@ -148,7 +148,7 @@ def from_torch(model: Sequential, arrays: Mapping[str, object], input_shape: Sha
     wanted = {place.theirs: place for place in places(model, input_shape)}
     names, problems = _matched(sorted(name for name in arrays if name.rpartition(".")[2] != COUNTER), wanted)
     taken: dict[str, np.ndarray] = {}
-    own = model.state()
+    own = {**model.parameters(), **model.statistics()}
     for theirs, name in names.items():
         place = wanted[theirs]
         try:
@@ -164,8 +164,9 @@ def from_torch(model: Sequential, arrays: Mapping[str, object], input_shape: Sha
             problems.append(f"{name} is {array.shape} but the model has {place.shape_there}")
         else:
             with np.errstate(over="ignore"):  # is found below
-                converted = place.from_torch(array).astype(own[place.ours].dtype)
-            if bad := int((~np.isfinite(converted)).sum()):
+                converted = place.from_torch(array).astype(own[place.ours].dtype, copy=False)
+            if not (finite := np.isfinite(converted)).all():
+                bad = finite.size - int(finite.sum())
                 problems.append(f"{name} holds {bad} entries that are not finite in {converted.dtype}")
             taken[place.ours] = converted
     if problems:

@@ -82,8 +82,9 @@ class BatchNorm(Layer):
         self.num_features, self.eps, self.stat_decay, self.unbiased = num_features, eps, stat_decay, unbiased
         self.parameters_here["gamma"] = Parameter((num_features,), initializers.ones, penalised=False)
         self.parameters_here["beta"] = Parameter((num_features,), initializers.zeros, penalised=False)
-        self.statistics_here["running_mean"] = np.zeros(num_features, np.float32)
-        self.statistics_here["running_var"] = np.ones(num_features, np.float32)
+        # They take no memory before the model is made: how large it is has to be known first where a file describes it.
+        self.statistics_here["running_mean"] = np.broadcast_to(np.float32(0), num_features)
+        self.statistics_here["running_var"] = np.broadcast_to(np.float32(1), num_features)
 
     @classmethod
     def from_torch(cls, num_features: int, eps: float = 1e-5, momentum: float = 0.1) -> "BatchNorm":

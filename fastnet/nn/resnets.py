@@ -13,6 +13,7 @@ from fastnet.nn.style import Style
 
 SHORTCUTS = ("projection", "zero_pad")
 DROPOUT_PLACES = ("before", "after")
+MOST_BLOCKS = 1000  # ten times those of the deepest one that was published
 
 
 def resnet(*, blocks: Sequence[int], widths: Sequence[int] = (64, 128, 256, 512), classes: int = 10,
@@ -34,6 +35,8 @@ def resnet(*, blocks: Sequence[int], widths: Sequence[int] = (64, 128, 256, 512)
         raise ValueError(f"shortcut {shortcut!r} is not known; choose from {', '.join(SHORTCUTS)}")
     if dropout_place not in DROPOUT_PLACES:
         raise ValueError(f"dropout_place {dropout_place!r} is not known; choose from {', '.join(DROPOUT_PLACES)}")
+    if sum(blocks) > MOST_BLOCKS:
+        raise ValueError(f"blocks {tuple(blocks)} are more than {MOST_BLOCKS}")
     if len(blocks) != len(widths):
         raise ValueError(f"blocks {tuple(blocks)} and widths {tuple(widths)} must be equally many")
     make = Style(**style)

@@ -69,8 +69,13 @@ class ReduceOnPlateau(Schedule):
         if set(state) != set(self.state()):
             raise ValueError(f"{self.name}: a state has {', '.join(self.state())}, but this has "
                              f"{', '.join(map(str, state)) or 'nothing'}")
-        positive(self.name, **{"lr of the state": state["lr"]})
-        self.lr, self.best, self.bad_epochs = state["lr"], state["best"], state["bad_epochs"]
+        lr, best, bad_epochs = (state[key] for key in ("lr", "best", "bad_epochs"))
+        if not (isinstance(lr, float | int) and (best is None or isinstance(best, float)) and type(bad_epochs) is int
+                and bad_epochs >= 0):
+            raise ValueError(f"{self.name}: a state has a rate, the best figure and a number of epochs, but this has "
+                             f"{', '.join(str(value)[:40] for value in (lr, best, bad_epochs))}")
+        positive(self.name, **{"lr of the state": lr})
+        self.lr, self.best, self.bad_epochs = lr, best, bad_epochs
 
 
 def reduce_on_plateau(lr: float, metric: str = "validation_loss", factor: float = 0.1, patience: int = 5,

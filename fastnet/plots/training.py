@@ -4,13 +4,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fastnet.plots.style import RATE, TRAIN, VALIDATION, written
 
 
 def training_curves(history: Sequence[Mapping[str, Any]], rates: Sequence[float], path: Path, *, title: str) -> None:
     """Loss, cost and accuracy of training and validation, and the learning rate, each over the update steps.
 
-    `history` is a run's record, a mapping an epoch; `rates` holds the rate of every update.
+    `history` is a run's record, a mapping an epoch; `rates` holds the rate of every update, or of updates that are
+    evenly apart from the first to the last.
     """
     with written(path, 7.2, 4.8, title) as figure:
         axes = figure.subplots(2, 2, sharex=True)
@@ -28,7 +31,7 @@ def training_curves(history: Sequence[Mapping[str, Any]], rates: Sequence[float]
             axes[1, 0].axhline(accuracy, color="0.4", linestyle="--", linewidth=1, label=f"test, final: {accuracy:.2f}")
         axes[0, 0].legend()
         axes[1, 0].legend()
-        axes[1, 1].plot(range(len(rates)), rates, color=RATE)
+        axes[1, 1].plot(np.linspace(0, steps[-1] - 1, len(rates)), rates, color=RATE)
         axes[1, 1].set_ylabel("Learning rate")
         axes[1, 1].ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
         for axis in axes[1]:

@@ -1,4 +1,24 @@
-"""Checkpoints: one safetensors file of named arrays and JSON metadata, replaced as a whole or not at all."""
+"""Checkpoints: one safetensors file of named arrays and JSON metadata, replaced as a whole or not at all.
+
+Format 1. The file's `__metadata__` has three entries, all of them text:
+
+    format   the number of the format; files of a higher one are refused, those of all lower ones are read
+    fastnet  JSON, an object: what else is to be known, as plain values
+    crc32    8 hexadecimal digits, of the text "{format} {fastnet}", then of "{name} {type} {shape}" and the bytes of
+             every array, in the order of their names; type and shape are written as NumPy and Python do
+
+What the checkpoint of a run holds in them (`fastnet.train.state`):
+
+    arrays    model/NAME for each parameter and running statistic; optimizer.KEY/NAME for each parameter and each vector
+              of the optimizer's state (velocity; m, v; ...); average/NAME with a weight average; best/NAME, as model/
+              of the best epoch so far, with early stopping once there is one
+    metadata  step, the updates done; sums {loss, correct, seen, seconds} of the current epoch; history, a list with the
+              record of each epoch; config, as in config.json; first_loss; versions; and where the run has them
+              schedule (its state), scaling {scale, good, skipped} and stopping {best_epoch, best_value}
+
+The model.safetensors of a finished run has model/NAME and standardization/mean and /std; its metadata are config,
+classes and input_shape.
+"""
 
 import json
 import os
@@ -10,6 +30,7 @@ from typing import Any
 import numpy as np
 
 FORMAT = 1
+MOST_HEADER = 1 << 26  # bytes: a run's history has some 400 an epoch, twice that where it stands inside JSON
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -48,18 +69,27 @@ def save(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, An
 
 
 def load(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Arrays and metadata of a checkpoint. Raises ValueError for a file that is not as written, OSError if unread."""
+    """Arrays and metadata of a checkpoint. Raises ValueError for a file that is not as written, OSError if unread.
+
+    It takes twice the file's size of memory while it reads, and once afterwards.
+    """
+    return parse(path, path.read_bytes())
+
+
+def parse(path: Path, content: bytes) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """`load`, of what was read from `path` before. Raises ValueError."""
     import safetensors
     import safetensors.numpy
 
-    content = path.read_bytes()
     try:
-        arrays = safetensors.numpy.load(content)
-        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
+        header = header_of(content)["__metadata__"]
         metadata = json.loads(header["fastnet"])
+        arrays = safetensors.numpy.load(content)
         version, checksum = int(header["format"]), header.get("crc32")
-    except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
+    except (safetensors.SafetensorError, ValueError, KeyError, TypeError, ImportError, AttributeError) as error:
         raise ValueError(f"{path} is not a whole fastnet checkpoint ({type(error).__name__}: {error})") from None
+    except RecursionError:
+        raise ValueError(f"{path} is not a whole fastnet checkpoint (its metadata is nested too deeply)") from None
     if version > FORMAT:
         raise ValueError(f"{path} has checkpoint format {version}, but this fastnet reads up to {FORMAT}")
     if not isinstance(metadata, dict):
@@ -67,6 +97,22 @@ def load(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     if checksum != _checksum(arrays, version, header["fastnet"]):
         raise ValueError(f"{path} is damaged: what it holds does not have the checksum that was written with it")
     return arrays, metadata
+
+
+def header_of(content: bytes) -> dict[str, Any]:
+    """The header of a safetensors file. Raises ValueError where it is none, or larger than any of ours: as Python's
+    objects JSON can take thirty times its size.
+    """
+    size = int.from_bytes(content[:8], "little")
+    if size > MOST_HEADER:
+        raise ValueError(f"its header has {size:,} bytes, more than {MOST_HEADER:,}")
+    try:
+        header = json.loads(content[8 : 8 + size])
+    except RecursionError:
+        raise ValueError("its header is nested too deeply") from None
+    if not isinstance(header, dict):
+        raise ValueError("its header is no JSON object")
+    return header
 
 
 def _checksum(arrays: Mapping[str, np.ndarray], version: int, metadata: str) -> str:

@@ -12,6 +12,10 @@ CONFIG, HISTORY, CHECKPOINT, CURVES, RESULT, MODEL, NONFINITE = (
     "config.json", "history.jsonl", "checkpoint.safetensors", "curves.png", "result.json", "model.safetensors",
     "nonfinite.safetensors")
 LOCK = ".lock"
+# Bytes that are read of a file of JSON: as Python's objects it can take thirty times as much. A line of a history has
+# some 400, so this is for runs of 100,000 epochs.
+MOST_JSON = 1 << 20
+MOST_HISTORY = 1 << 26
 
 
 def versions() -> dict[str, str]:
@@ -58,23 +62,41 @@ def write_history(out: Path, history: list[dict[str, Any]]) -> None:
 def read_json(path: Path) -> Any:
     """The JSON value in `path`. Raises FileNotFoundError or ValueError with one clear line."""
     try:
-        return json.loads(path.read_text())
+        return parsed(_text(path, MOST_JSON))
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} is missing") from None
     except ValueError as error:
         raise ValueError(f"{path} is not JSON ({error})") from None
 
 
+def parsed(text: str) -> Any:
+    """The JSON value that is written there. Raises ValueError, also where it is nested more deeply than can be read."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def _text(path: Path, most: int) -> str:
+    if path.stat().st_size > most:
+        raise ValueError(f"it is larger than {most:,} bytes")
+    return path.read_bytes().decode()
+
+
 def read_history(out: Path) -> list[dict[str, Any]]:
     """The epochs of a run, in order. Raises FileNotFoundError or ValueError."""
     path = out / HISTORY
     try:
-        return [json.loads(line) for line in path.read_text().splitlines()]
+        history = [parsed(line) for line in _text(path, MOST_HISTORY).splitlines()]
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} is missing: {out} is not a run directory, or its first epoch has not "
                                 "ended") from None
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({error})") from None
+    for number, line in enumerate(history, start=1):
+        if not isinstance(line, dict):
+            raise ValueError(f"{path} is damaged (line {number} is not the record of an epoch)")
+    return history
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -5,6 +5,7 @@ Source: Micikevicius et al., "Mixed precision training", 2018, section 3.2; the 
 doubled when all has gone well for a while, and halved when a gradient overflows, whose update is left out.
 """
 
+import math
 import operator
 from collections.abc import Mapping
 from typing import Any
@@ -41,6 +42,10 @@ class LossScale:
         return dict(vars(self))
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """The inverse of `state`. Raises KeyError or TypeError for what is not one."""
+        """The inverse of `state`. Raises KeyError, TypeError or ValueError for what is not one."""
         good, skipped = operator.index(state["good"]), operator.index(state["skipped"])
-        self.scale, self.good, self.skipped = state["scale"] + 0.0, good, skipped
+        scale = state["scale"] + 0.0
+        if not 0 < scale < math.inf or math.frexp(scale)[0] != 0.5 or not (0 <= good < PATIENCE and skipped >= 0):
+            raise ValueError(f"a scale of the loss is a power of two, with counts of good and of skipped steps, but "
+                             f"this is {scale}, with {str(good)[:40]} and {str(skipped)[:40]}")
+        self.scale, self.good, self.skipped = scale, good, skipped

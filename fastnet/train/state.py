@@ -3,7 +3,7 @@
 All random numbers are functions of (seed, epoch, sample), so this is little more than arrays and a step count.
 """
 
-import operator
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -55,13 +55,17 @@ class RunState:
         try:
             if changed := record.differences({**metadata["config"], "epochs": None}, {**config, "epochs": None}):
                 raise ValueError(f"--resume: the settings are not the run's: {'; '.join(changed)}")
-            history, sums, count = list(metadata["history"]), Sums(**metadata["sums"]), operator.index(metadata["step"])
-            first_loss = metadata["first_loss"]
+            history, sums, count, first_loss = _progress(metadata)
             schedule = metadata["schedule"] if hasattr(self.step.schedule, "state") else None
+            if schedule is not None:
+                copy.copy(self.step.schedule).load_state(schedule)  # type: ignore[attr-defined]  # before any change
             scaling = LossScale()
             if self.step.scaling:
                 scaling.load_state(metadata["scaling"])
             best = {key: metadata["stopping"][key] for key in ("best_epoch", "best_value")} if self.stopping else {}
+            if best and not (_is_count(best["best_epoch"]) and best["best_epoch"] <= len(history)
+                             and _is_number(best["best_value"])):
+                raise TypeError("its best epoch is none of its epochs")
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path} is not a checkpoint of a run ({type(error).__name__}: {error})") from None
         groups, best_state = self._groups(), {}
@@ -89,6 +93,30 @@ class RunState:
         if self.average:
             groups["average"] = model.store.views(self.average.vector)
         return groups
+
+
+def _progress(metadata: dict[str, Any]) -> tuple[list[dict[str, Any]], Sums, int, float | None]:
+    """(history, sums, steps, first loss) in a checkpoint. Raises KeyError or TypeError where they are not there."""
+    history, sums, steps = metadata["history"], Sums(**metadata["sums"]), metadata["step"]
+    if not isinstance(history, list):
+        raise TypeError("its history is no list")
+    for epoch, line in enumerate(history, start=1):
+        if line["epoch"] != epoch or not all(_is_number(line[key]) for key in ("step", "lr", "train_loss", "seconds")):
+            raise TypeError(f"line {epoch} of its history is not the record of this epoch")
+    if not all(map(_is_count, (steps, sums.correct, sums.seen))) or not all(map(_is_number, (sums.loss, sums.seconds))):
+        raise TypeError("its steps, or the sums of its last epoch, are no numbers")
+    if metadata["first_loss"] is not None and not _is_number(metadata["first_loss"]):
+        raise TypeError("its first loss is no number")
+    return history, sums, steps, metadata["first_loss"]
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**63
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is one that a float can be."""
+    return type(value) is float or (type(value) is int and abs(value) < 2**63)
 
 
 def _problems(targets: dict[str, Array], found: dict[str, np.ndarray]) -> list[str]:

@@ -74,10 +74,12 @@ def load_run(out: str | Path, *, device: str = "cpu") -> Trained:
     arrays, metadata = checkpoint.load(path)
     try:
         settings, loss = metadata["config"]["model"], metadata["config"]["loss"]["name"]
-        name, options = settings["name"], settings.get("options")
+        name, options, named = settings["name"], settings.get("options"), list(metadata.get("classes", []))
+        if not isinstance(name, str) or not isinstance(loss, str):
+            raise TypeError("the names of its model and of its loss are no text")
         constants = {key: arrays[f"standardization/{key}"] for key in ("mean", "std")}
         standardization = Standardization.from_arrays(constants)
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is not the model of a run ({type(error).__name__}: {error})") from None
     if name not in MODELS or options is None:
         raise ValueError(f"{path}: its model ({name}) is none of the table's; the script that trained it can build it "
@@ -85,13 +87,16 @@ def load_run(out: str | Path, *, device: str = "cpu") -> Trained:
     try:
         # Zeros: drawing weights that are replaced at once would take longer than all the rest.
         model = build(name, dtype=settings["dtype"], device=device, **{**_tuples(options), "init": "zeros"})
-        model.load_state(model_state(arrays))
+        state = model_state(arrays)
+        # Before the model takes memory: a few bytes of options may be those of a model larger than any machine.
+        if (own := model.num_parameters()) > (there := sum(a.size for a in state.values())):
+            raise ValueError(f"it has {own:,} parameters, but the file {there:,}")
+        model.load_state(state)
         shape = _image_shape(metadata, model, standardization)
         standardization.constants(shape)  # looks at the shape
         (outputs,) = model.output_shape(shape)
-    except (KeyError, ValueError, TypeError) as error:
+    except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError) as error:
         raise ValueError(f"{path} does not fit the model {name} of this fastnet: {error}") from None
-    named = metadata.get("classes", [])
     classes = tuple(str(named[k]) if k < len(named) else str(k) for k in range(outputs))
     return Trained(model, standardization, classes, shape, loss)
 

@@ -1,6 +1,5 @@
 """A model's weights from and to files: PyTorch's, through safetensors, and those that a run of ours leaves."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,19 +29,20 @@ def load_weights(model: Sequential, source: str | Path | Mapping[str, Any], *,
 
     float16, bfloat16, float32 and float64 are converted to the model's type. Raises ValueError for a file that is not a
     whole safetensors file, or naming every entry that is missing, extra, misshapen, not floating or not finite; OSError
-    for a file that cannot be read.
+    for a file that cannot be read. Reading takes twice the file's size of memory.
     """
     if isinstance(source, Mapping):
         interop.from_torch(model, source, input_shape)
         return
     path = Path(source)
     content = path.read_bytes()
-    arrays, metadata = _parse(path, content)
     try:
-        if "fastnet" in metadata:
-            model.load_state(model_state(checkpoint.load(path)[0]))
+        if _is_ours(content):
+            model.load_state(model_state(checkpoint.parse(path, content)[0]))
         else:
-            interop.from_torch(model, arrays, input_shape)
+            entries = _entries(path, content)
+            del content  # which the entries hold copies of
+            interop.from_torch(model, {name: _array(entry) for name, entry in entries}, input_shape)
     except ValueError as error:
         raise ValueError(str(error) if str(error).startswith(str(path)) else f"{path}: {error}") from None
 
@@ -66,16 +66,33 @@ def save_torch_weights(model: Sequential, path: str | Path, *, input_shape: Shap
 
 
 def model_state(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """What `Sequential.load_state` takes, of the arrays in a run's file. Raises ValueError where there is no model."""
+    """What `Sequential.load_state` takes, of the arrays in a run's file.
+
+    Raises ValueError where there is no model, and naming the arrays that are not finite and the variances below zero.
+    """
     # Sorted, so that what does not fit is listed in the same order every time: a file's own order is arbitrary.
     found = {name.removeprefix("model/"): arrays[name] for name in sorted(arrays) if name.startswith("model/")}
     if not found:
         raise ValueError("there is no model in it")
+    problems = [f"{name} holds {bad} entries that are not finite" for name, array in found.items()
+                if (bad := int((~np.isfinite(array)).sum()))]
+    problems += [f"{name} holds variances below 0" for name, array in found.items()
+                 if name.endswith("running_var") and (array < 0).any()]
+    if problems:
+        raise ValueError("; ".join(problems))
     return found
 
 
-def _parse(path: Path, content: bytes) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Arrays and metadata of a safetensors file; its entries are in little-endian order whatever the machine."""
+def _is_ours(content: bytes) -> bool:
+    try:
+        metadata = checkpoint.header_of(content).get("__metadata__")
+    except ValueError:  # which is said better where the entries are read
+        return False
+    return isinstance(metadata, dict) and "fastnet" in metadata
+
+
+def _entries(path: Path, content: bytes) -> list[tuple[str, dict[str, Any]]]:
+    """Names and entries of a safetensors file, which are in little-endian order whatever the machine."""
     import safetensors
 
     try:
@@ -87,12 +104,14 @@ def _parse(path: Path, content: bytes) -> tuple[dict[str, np.ndarray], dict[str,
         raise ValueError(f"{path} is not a whole safetensors file ({error}){guess}") from None
     if foreign := [name for name, entry in entries if entry["dtype"] not in ("BF16", *TYPES)]:
         raise ValueError(f"{path} has entries of types that are not read here: {', '.join(foreign)}")
-    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    return {name: _array(entry) for name, entry in entries}, header.get("__metadata__", {})
+    return entries
 
 
-def _array(entry: Mapping[str, Any]) -> np.ndarray:
-    if entry["dtype"] == "BF16":
-        bits = np.frombuffer(entry["data"], "<u2").astype(np.uint32) << 16
-        return bits.view(np.float32).reshape(entry["shape"])
-    return np.frombuffer(entry["data"], TYPES[entry["dtype"]]).reshape(entry["shape"])
+def _array(entry: dict[str, Any]) -> np.ndarray:
+    """The array of an entry, which is emptied: of bfloat16, twice as large as float32, only one is there twice."""
+    kind, data = entry["dtype"], entry.pop("data")
+    if kind == "BF16":
+        halves = np.zeros((len(data) // 2, 2), "<u2")
+        halves[:, 1] = np.frombuffer(data, "<u2")
+        return halves.view("<f4").reshape(entry["shape"])
+    return np.frombuffer(data, TYPES[kind]).reshape(entry["shape"])

@@ -62,8 +62,8 @@ def check_plan(plan: Any) -> Plan:
         if not (isinstance(step, list | tuple) and len(step) == 2 and isinstance(step[1], dict)):
             raise ValueError(f"{str(step)[:80]} is no pair of a kind of search and its options")
         kind, options = step
-        if kind not in OPTIONS:
-            raise ValueError(f"there is no search {kind!r}; choose from {', '.join(OPTIONS)}")
+        if not isinstance(kind, str) or kind not in OPTIONS:
+            raise ValueError(f"there is no search {str(kind)[:40]!r}; choose from {', '.join(OPTIONS)}")
         takes = OPTIONS[kind]
         if set(options) != set(takes):
             raise ValueError(f"a search of kind {kind} has {', '.join(takes)} but got {', '.join(map(str, options))}")

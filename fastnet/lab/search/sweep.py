@@ -11,7 +11,7 @@
     {"event": "failed", "trial", "owner", "seconds", "error"}
 """
 
-import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -65,7 +65,7 @@ class Sweep:
 
     def apply(self, event: Any) -> None:
         """Count one line. Raises ValueError where it is none of ours or contradicts those before it."""
-        if not isinstance(event, dict) or event.get("event") not in FIELDS:
+        if not isinstance(event, dict) or not isinstance(event.get("event"), str) or event["event"] not in FIELDS:
             raise ValueError("it is no event of a sweep")
         kind = event["event"]
         _check_fields(kind, event, {"event": str, **FIELDS[kind]})
@@ -149,5 +149,5 @@ def _check_fields(what: str, found: Mapping[str, Any], takes: Mapping[str, type]
         right = isinstance(value, int | float if kind is float else kind)
         if isinstance(value, bool) is not (kind is bool) or not right:
             raise ValueError(f"its {name} is {str(value)[:40]!r}, but {kind.__name__} is needed")
-        if kind is float and not math.isfinite(value):
+        if kind is float and not abs(value) <= sys.float_info.max:
             raise ValueError(f"its {name} is not finite")
