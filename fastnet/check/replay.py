@@ -34,7 +34,7 @@ def unpacked(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> t
         call = Call(op, int(metadata["step"]), str(metadata["layer"]), tuple(arrays.get(name) for name in names),
                     options, arrays.get("dy"))
         return call, str(metadata["first"]), str(metadata["second"])
-    except (KeyError, TypeError, ValueError, AttributeError, ImportError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, ImportError, OverflowError) as error:
         raise ValueError(f"this is not a call of an op that can be replayed ({type(error).__name__}: "
                          f"{error})") from None
 
