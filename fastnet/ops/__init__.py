@@ -14,8 +14,8 @@ Numbers that are no ordinary ones, in every implementation:
                 more is promised than that those of other samples stay as they are, where the op treats samples apart:
                 a term 0 * NaN may be summed or left out, and the gradient at an x that is not finite may be NaN or
                 what the formula's limit is.
-    huge        The losses are finite, and exact, for all finite logits whose loss a float can hold: nothing is raised to
-                a power before the largest is taken off. Batch normalisation gives beta where the variance of its
+    huge        The losses are finite, and exact, for all finite logits whose loss a float can hold: nothing is raised
+                to a power before the largest is taken off. Batch normalisation gives beta where the variance of its
                 channel overflows (from 1e19 on in float32).
     denormal    They are numbers like others: nothing is flushed to zero, not by compiled kernels either.
     no variance Batch normalisation gives beta for a channel that is constant, or has one entry alone; the rest is its
