@@ -31,9 +31,9 @@ from numba import prange
 
 from fastnet.bench.result import conditions
 from fastnet.bench.steps import WORKLOADS, ours_on
-from fastnet.bench.timer import Timing, alternate
 from fastnet.bench.workload import Workload
 from fastnet.kernels.cpu import _batch_norm, _depthwise_dw, _im2col, _rows, _winograd
+from fastnet.timer import Timing, alternate
 
 MODELS = ("vgg-a-bn", "resnet18", "resnet34", "resnet18-dw")
 SUMS = ((2048, 512), (8192, 256), (131_072, 64), (100_352, 6))  # rows and columns of dy, of these models

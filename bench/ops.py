@@ -16,8 +16,8 @@ from fastnet.arrays import single_threaded_blas
 from fastnet.bench.profile import needed
 from fastnet.bench.result import FLOAT32, number
 from fastnet.bench.sizes import Call
-from fastnet.bench.timer import Timing, alternate
 from fastnet.nn.summary import align
+from fastnet.timer import Timing, alternate
 
 AGREEMENT_BATCH = 8  # more have entries so close to the kink of a ReLU that float32 puts them on its other side
 AGREEMENT = 2e-2  # of the largest entry, in float32; one such entry makes 5e-3 of a dgamma

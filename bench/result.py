@@ -6,8 +6,8 @@ from importlib import metadata
 from typing import Any, NamedTuple
 
 from fastnet.bench.machine import machine
-from fastnet.bench.timer import Timing
 from fastnet.nn.summary import align
+from fastnet.timer import Timing
 from fastnet.train.record import versions
 
 FLOAT32 = ("eager", "channels_last")  # PyTorch's variants that compute with our precision

@@ -13,9 +13,9 @@ import numpy as np
 import fastnet as fn
 from fastnet.bench import epoch
 from fastnet.bench.result import Result
-from fastnet.bench.timer import alternate
 from fastnet.bench.workload import Workload
 from fastnet.nn.sequential import Sequential
+from fastnet.timer import alternate
 
 WORKLOADS = {"mlp3": 100, "mlp3-bn": 100, "mlp9-bn": 100, "lenet5": 128, "vgg-a-bn": 128, "resnet18": 128,
              "resnet34": 128, "resnet18-dw": 128}  # name: batch size

@@ -32,6 +32,7 @@ from fastnet.nn.losses import loss_and_gradients
 from fastnet.nn.models import MODELS, build
 from fastnet.nn.pooling import AvgPool2d, GlobalAvgPool, MaxPool2d
 from fastnet.nn.sequential import Sequential
+from fastnet.nn.trace import trace
 from fastnet.optim import penalties, schedules
 from fastnet.optim.optimizers import SGD, Adadelta, Adagrad, Adam, Adamax, AdamW, RMSprop
 from fastnet.optim.penalties import L1, L2, DecoupledDecay, WeightDecay, sparsity
@@ -51,4 +52,4 @@ __all__ = ["ELU", "GELU", "L1", "L2", "MODELS", "SGD", "Adadelta", "Adagrad", "A
            "ReLU", "Residual", "Run", "Sequential", "SiLU", "Sigmoid", "Swish", "Tanh", "TrainStep", "Trained",
            "Tuner", "WeightDecay", "ZeroPadShortcut", "backend", "build", "check", "data", "evaluate", "fit",
            "initializers", "lab", "load_run", "load_weights", "loss_and_gradients", "lr_range_test", "penalties",
-           "save_torch_weights", "schedules", "sparsity"]
+           "save_torch_weights", "schedules", "sparsity", "trace"]

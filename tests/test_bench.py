@@ -18,8 +18,8 @@ from fastnet.bench import epoch, memory, ops, overfit, record, sizes, steps
 from fastnet.bench.ceilings import Rates
 from fastnet.bench.profile import WHOLE, needed, profile
 from fastnet.bench.result import Result
-from fastnet.bench.timer import Timing, alternate
 from fastnet.bench.workload import Workload
+from fastnet.timer import Timing, alternate
 
 SMALL = {"filter_multiplier": 1 / 16}
 LENET = {"filters": (2, 3), "hidden": (8,)}

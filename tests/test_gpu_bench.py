@@ -14,8 +14,8 @@ from fastnet import devices
 from fastnet.bench.gpu import __main__ as main
 from fastnet.bench.gpu import card, ceilings, environment, ops, peers, report, steps, training, watchdog
 from fastnet.bench.gpu.watchdog import Stage
-from fastnet.bench.timer import Timing, alternate
 from fastnet.bench.workload import Workload
+from fastnet.timer import Timing, alternate
 
 
 @pytest.fixture

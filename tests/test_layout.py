@@ -26,6 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "graphs": set(),
     "shadows": {"arrays"},
     "unmade": {"arrays", "backend"},
+    "timer": set(),
     "plots": set(),
     "paths": set(),
     "ops": {"shapes", "arrays", "functions"},  # functions: dropout draws its mask with Philox
@@ -39,7 +40,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "train": BELOW_TRAIN,
     "environment": {"arrays", "devices", "paths", "kernels"},
     "lab": BELOW_TRAIN | {"train"},
-    "reports": BELOW_TRAIN | {"train", "lab", "check"},  # check: the reports' gradient checks
+    "reports": BELOW_TRAIN | {"train", "lab", "check", "timer"},  # check: the reports' gradient checks
 }
 CLI = {path.stem for path in (ROOT / "fastnet").glob("cli*.py")}
 ALL_BUT = {"bench": CLI}

@@ -11,7 +11,7 @@ import fastnet as fn
 from fastnet import cli
 from fastnet.bench import readme
 from fastnet.bench.result import Result
-from fastnet.bench.timer import Timing
+from fastnet.timer import Timing
 
 README = Path(__file__).parents[1] / "README.md"
 TEXT = README.read_text()

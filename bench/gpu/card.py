@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from fastnet import devices
-from fastnet.bench.timer import Timing, alternate
 from fastnet.bench.workload import Workload
+from fastnet.timer import Timing, alternate
 
 # In order of value: what a hang of a later one cannot take.
 WORKLOADS = (Workload("resnet18", 128), Workload("lenet5", 128), Workload("mlp3", 100), Workload("vgg-a-bn", 128),

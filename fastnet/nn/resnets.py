@@ -11,7 +11,7 @@ from fastnet.nn.pooling import GlobalAvgPool
 from fastnet.nn.sequential import Sequential
 from fastnet.nn.style import Style
 
-SHORTCUTS = ("projection", "zero_pad")
+SHORTCUTS = ("projection", "zero_pad", "none")
 DROPOUT_PLACES = ("before", "after")
 MOST_BLOCKS = 1000  # ten times those of the deepest one that was published
 
@@ -21,7 +21,8 @@ def resnet(*, blocks: Sequence[int], widths: Sequence[int] = (64, 128, 256, 512)
            stem_multiplier: float | None = None, input_shape: Shape = (32, 32, 3), **style: Any) -> Named:
     """A stage for each entry of `blocks`, so many blocks of two 3x3 convolutions; each stage but the first halves H, W.
 
-    shortcut         where shapes change: 'projection' (1x1 convolution and batch norm) or 'zero_pad' (no parameters)
+    shortcut         where shapes change: 'projection' (1x1 convolution and batch norm) or 'zero_pad' (no parameters);
+                     'none': nothing is added anywhere, the paper's plain network
     separable        every 3x3 convolution, the stem too, as a depthwise separable one
     dropout          its rate 'before' the last linear layer or, as `dropout_place` says, 'after' it
     stem_multiplier  for the first convolution instead of filter_multiplier: a network of doubled filters with the
@@ -56,9 +57,11 @@ def resnet(*, blocks: Sequence[int], widths: Sequence[int] = (64, 128, 256, 512)
     return [*body, *head]
 
 
-def _block(make: Style, channels: int, width: int, stride: int, shortcut: str, separable: bool) -> Residual:
+def _block(make: Style, channels: int, width: int, stride: int, shortcut: str, separable: bool) -> Layer:
     main = [*_unit(make, "1", channels, width, stride, separable),
             *_unit(make, "2", width, width, 1, separable, activate=False)]
+    if shortcut == "none":
+        return Sequential([*main, ("activation", make.act())])
     beside: Layer | None = None
     if (stride, channels) != (1, width):
         beside = (ZeroPadShortcut(stride, width) if shortcut == "zero_pad" else

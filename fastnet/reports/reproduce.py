@@ -29,9 +29,13 @@ class Reproduction(NamedTuple):
         return all(row.verdict != verdicts.NOT_RUN for section in self.sections for row in section.rows)
 
 
+# What comes after a report's own experiments: R4's questions of theory, which `fastnet reproduce theory` runs alone.
+APPENDED = {"R4": ("THEORY",)}
+
+
 def reports() -> dict[str, ModuleType]:
     """{'R1': its module, ...}: the folder is the list."""
-    names = sorted(path.stem for path in Path(__file__).parent.glob("r[0-9].py"))
+    names = [*sorted(path.stem for path in Path(__file__).parent.glob("r[0-9].py")), "theory"]
     return {name.upper(): importlib.import_module(f"fastnet.reports.{name}") for name in names}
 
 
@@ -40,7 +44,8 @@ def chosen(report: str, names: Sequence[str] = ()) -> list[Experiment]:
     known = reports()
     if report.upper() not in known:
         raise ValueError(f"reproduce: there is no report {report!r}; choose from {', '.join(known)}")
-    experiments = {e.id: e for e in known[report.upper()].EXPERIMENTS}
+    parts = (report.upper(), *APPENDED.get(report.upper(), ()))
+    experiments = {e.id: e for part in parts for e in known[part].EXPERIMENTS}
     if unknown := [name for name in names if name.upper() not in experiments]:
         raise ValueError(f"reproduce: {report.upper()} has no experiment {', '.join(map(repr, unknown))}; choose from "
                          f"{', '.join(experiments)}")

@@ -51,8 +51,8 @@ def alternate(rivals: Mapping[str, Callable[[], object]], seconds: float = 2.0, 
     finally:
         if enabled:
             gc.enable()
-    return {name: Timing(*(float(np.quantile(times, q)) for q in (0.5, 0.25, 0.75)), len(times))
-            for name, times in found.items()}
+    return {name: Timing(float(np.median(times)), float(np.quantile(times, 0.25)), float(np.quantile(times, 0.75)),
+                         len(times)) for name, times in found.items()}
 
 
 def _timed(call: Callable[[], object], repeats: int) -> float:
