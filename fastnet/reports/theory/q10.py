@@ -51,8 +51,8 @@ def around(folder: Path, place: Place, *, data: str, images: int, epochs: int, b
 def tasks(results: Results) -> list[Task]:
     small = results.scale.images > 1
     return question.seeded(results, "q10:around", images=question.images(results, 2000),
-                           epochs=question.epochs(results, 8), blocks=1 if small else 3, points=9 if small else 25,
-                           lines=2 if small else 3, looked_at=question.images(results, 400))
+                           epochs=question.epochs(results, 8), blocks=1 if small else 3, points=9 if small else 21,
+                           lines=2 if small else 3, looked_at=question.images(results, 300))
 
 
 def rise(losses: list[float | None]) -> float:
@@ -100,6 +100,6 @@ def draw(answers: list[Any], path: Path) -> None:
 QUESTION = Question(
     "Q10", "residual connections smooth the loss surface", True,
     "ResNet-20 with a quarter of the filters, and the same network without its shortcuts: 2,000 images, 8 epochs, then "
-    "the loss of 400 of them along three filter-normalised directions, and over a plane for the first seed. Two "
+    "the loss of 300 of them along three filter-normalised directions, and over a plane for the first seed. Two "
     "figures for smoothness: how far the loss rises, and how much of a line is not convex. About a minute a seed.",
     tasks, find, draw, "the loss over a plane through the trained network, first seed")

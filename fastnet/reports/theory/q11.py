@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from fastnet import backend
 from fastnet.arrays import Array
 from fastnet.data import Standardization
 from fastnet.nn.layers import Linear
+from fastnet.nn.losses import loss_and_gradients
 from fastnet.nn.models import build
 from fastnet.nn.sequential import Sequential
 from fastnet.nn.trace import trace
@@ -32,7 +32,7 @@ from fastnet.reports.theory import question
 from fastnet.reports.theory.question import Finding, Question, line
 from fastnet.reports.training import Place
 
-SIGMAS = (1e-4, 1e-3, 1e-2, 3e-2, 1e-1, 3e-1)
+SIGMAS = (1e-3, 1e-2, 3e-2, 6e-2, 1e-1, 2e-1, 3e-1)
 MODELS = ("mlp2", "mlp3", "mlp3-bn", "lenet5", "lenet5-bn", "resnet20")
 
 
@@ -88,7 +88,8 @@ def initial(folder: Path, place: Place, *, data: str, images: int, draws: int) -
     labels = given.train.labels
 
     def loss(model: Sequential) -> float:
-        return float(backend.run("softmax_cross_entropy", model.predict(x), labels)[0])
+        # In training mode: the running statistics of batch norm are not those of anything yet.
+        return float(loss_and_gradients(model, x, labels)[0])
 
     models = {name: [loss(build(name, seed=seed)) for seed in range(3)] for name in MODELS}
     sigmas = []
@@ -136,6 +137,8 @@ def draw(answers: list[Any], path: Path) -> None:
             axis.plot(np.full(len(row[1]), row[0]), row[1], linestyle="", marker="o", markersize=3, alpha=0.5,
                       color=COLOURS[1], label=None if k else "measured, each draw of the weights")
         axis.set(xscale="log", yscale="log", xlabel=r"Deviation $\sigma$ of all weights", ylabel="Initial loss (nats)")
+        axis.set_yticks(ticks := [2, 5, 10, 20, 50, 100], list(map(str, ticks)))
+        axis.minorticks_off()
         axis.legend(fontsize=8)
 
 
