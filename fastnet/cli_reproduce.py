@@ -10,7 +10,7 @@ from fastnet.nn.summary import align
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("report", metavar="REPORT", nargs="?", help="R1, R2, ...")
+    add("report", metavar="REPORT", nargs="?", help="R1, R2, ..., or theory: R4's questions")
     add("experiments", metavar="EXPERIMENT", nargs="*", help="of the report, such as E14 (default: all)")
     add("--list", action="store_true", help="list the experiments and what they claim, and run nothing")
     add("--seeds", type=int, default=3, help="runs of everything, with seeds 0, 1, ... (default 3)")

@@ -22,6 +22,9 @@ To add an experiment, write one more into its report's module. Most are data:
 - A decision that an experiment rests on is a line of `fastnet.reports.decisions`.
 - `Experiment.quick` replaces the reductions of `--scale quick` where they would not do (`fastnet.reports.scale`).
 
+Questions of theory are demonstrations of their own, a module each in `fastnet.reports.theory`: `fastnet reproduce
+theory`, or behind the experiments of R4, which asks them.
+
 Whatever is needed is run once, several at a time, each in a directory of its own (`fastnet.reports.running`); verdicts
 are those of `fastnet.reports.verdicts`.
 """
