@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from fastnet import data as fastnet_data
-from fastnet import timer
 from fastnet.functions import adam_update
 from fastnet.nn.layers import Linear, ReLU
 from fastnet.nn.models import build
@@ -213,6 +212,22 @@ def test_silent_and_stuck_units_are_counted():
         assert q06.stuck(model, x, np.arange(60) % 10) == (everywhere if kind == "relu" else 0)
 
 
+def census(kind, lr, accuracy, diverged=False):
+    return {"kind": kind, "lr": lr, "accuracy": accuracy, "diverged": diverged, "stuck": None if diverged else 3,
+            "silent": [{"relu1": [1, 4]}]}
+
+
+@pytest.mark.parametrize(("leaky", "failed", "holds"), [
+    ((0.40, 0.41, 0.42), 0, True), ((0.2, 0.4, 0.6), 0, False), ((0.40, 0.41, 0.42), 1, None)])
+def test_unsteady_is_what_varies_more_or_diverges_more_often(leaky, failed, holds):
+    answers = [[census("relu", lr, a) for lr in q06.RATES]
+               + [census("leaky_relu", lr, b, diverged=k < failed and lr == q06.RATES[-1]) for lr in q06.RATES]
+               for k, (a, b) in enumerate(zip((0.40, 0.41, 0.42), leaky, strict=True))]
+    assert q06.find(answers).holds is holds
+    assert q06.pooled([[1.0, 3.0], [5.0, 7.0], [4.0]]) == (pytest.approx(math.sqrt(2)), 2)
+    assert q06.noisier((2.0, 4), (1.0, 4)) == pytest.approx(0.104, abs=1e-3)
+
+
 # Q07
 
 def test_penalties_are_matched_by_training_loss():
@@ -253,12 +268,6 @@ def test_a_ratio_of_times_has_a_spread():
     verdict = q08.find([[row]])
     assert verdict.holds and values(verdict.rows)["64 channels, 32x32 maps", "time, 3x3 / separable"] == "4.00"
     assert not q08.find([[{**row, "macs": {"separable": 64, "3x3": 576}}]]).holds
-
-
-def test_the_rivals_are_really_called_in_turn():
-    calls = []
-    times = timer.alternate({name: lambda name=name: calls.append(name) for name in "ab"}, seconds=0, least=3)
-    assert {times[name].rounds for name in "ab"} == {3} and set(calls) == {"a", "b"}
 
 
 # Q09

@@ -116,7 +116,8 @@ def draw(answers: list[Any], path: Path) -> None:
             cell = next(c for c in answers[0] if (c["eps"], c["lr"]) == (eps, RATES[0]))
             if cell["counts"] is not None:
                 left.plot(middle, 100 * np.array(cell["counts"]), color=colour, linestyle=dash, label=f"{eps:g}")
-        left.set(xlabel=r"$\log_{10}$ of the step over the rate", ylabel="Parameters (%)", ylim=(0, None))
+        left.set(xlabel=r"$\log_{10}$ of the step over the rate", ylabel="Parameters (%)", ylim=(0, None),
+                 xlim=(-6, 0.5))
         left.legend(title=r"$\epsilon$", fontsize=8, loc="upper left")
         for k, (label, rate) in enumerate((("rate 0.001", lambda eps: RATES[0]),
                                            ("best rate", lambda eps: best(answers, eps)))):

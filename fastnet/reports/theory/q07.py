@@ -76,7 +76,7 @@ def find(answers: list[Any]) -> Finding:
     closer = all(near[kind, s] > near["L2", matched(answers, kind, s)]
                  for kind in ("L1, subgradient", "L1, proximal") for s in STRENGTHS[kind])
     return Finding(rows, closer and min(proximal) > others,
-                   f"L1 by its proximal step makes {100 * min(proximal):.0f} to {100 * max(proximal):.0f} % of the "
+                   f"L1 by its proximal step makes {100 * min(proximal):.2g} to {100 * max(proximal):.0f} % of the "
                    f"weights exactly 0, its subgradient and L2 at most {100 * others:.2g} %; within {NEAR:g} of 0 are "
                    f"more under L1, either way, than under L2 of like training loss: {'so' if closer else 'not so'} at "
                    "every strength")
