@@ -112,7 +112,7 @@ def dataset(name: str, place: Place, train: int, validation: int, seed: int) -> 
 def spread(values: Sequence[float], form: str = ".2f", factor: float = 1.0) -> str:
     """Mean and standard deviation over the seeds, times a factor."""
     mean = f"{factor * float(np.mean(values)):{form}}"
-    return mean + (f" ± {factor * float(np.std(values, ddof=1)):{form}}" if len(values) > 1 else "")
+    return mean + (f" ± {factor * float(np.std(values, ddof=1)):{form.lstrip('+')}}" if len(values) > 1 else "")
 
 
 def interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
