@@ -76,8 +76,8 @@ DECISIONS = {
            "does; compared at strengths of equal training loss.",
     "A59": "Depth and batch of the ResNet are not named: ResNet-20 and ResNet-18, batches of 128, momentum .9; the "
            "rate falls once at 25 or every 25.",
-    "A63": "ln K is the loss of equal logits; what those of each initialiser cost on average stands beside it.",
     "A60": "The report's formula has lost a plus: 9 M D^2 + M N D^2 products, so the ratio is 9N/(9 + N), below 9.",
+    "A63": "ln K is the loss of equal logits; what those of each initialiser cost on average stands beside it.",
     "A64": "float32 in training, float64 in checks.",
     "A67": "Seconds of training an epoch, without evaluation and without the first epoch; on whatever machine it is.",
 }
