@@ -25,7 +25,7 @@ def feature_maps(image: np.ndarray, maps: Mapping[str, np.ndarray], path: Path, 
     aspect = image.shape[0] / image.shape[1]
     height = TILE * aspect
     sizes = [2.2 * height] + [height + 0.06] * len(rows)
-    with written(path, max(1.25 + columns * TILE, 4.0), 0.35 + sum(sizes), title) as figure:
+    with written(path, max(1.45 + columns * TILE, 4.0), 0.35 + sum(sizes), title) as figure:
         from matplotlib import colormaps
 
         colours = colormaps["cividis"]

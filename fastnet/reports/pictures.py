@@ -1,5 +1,6 @@
 """Pictures on report R5's page: examples of the images, what the layers see, the plan of ResNet-18."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,38 +47,36 @@ def resnet_plan(experiment: Experiment, results: Results, folder: Path) -> list[
     """ResNet-18 as boxes, read off the model as published: shapes and parameters of each stage (F06)."""
     rows = summarize(build("resnet18", init="zeros"), (32, 32, 3))
     stages: list[tuple[str, str, tuple[int, ...], int]] = [("image", "", (32, 32, 3), 0)]
-    for name, what in (("conv1", "3x3 conv, BN,\nReLU"), *((f"layer{k}", "2 blocks") for k in range(1, 5)),
-                       ("avgpool", "mean over\nthe map"), ("fc", "linear")):
+    for name, what in (("conv1", "3x3 conv,\nBN, ReLU"), *((f"layer{k}", "2 blocks") for k in range(1, 5)),
+                       ("avgpool", "mean"), ("fc", "linear")):
         within = [row for row in rows if row.name == name or row.name.startswith(f"{name}.") or (
             name == "conv1" and row.name in ("bn1", "act1"))]
         stages.append((name, what, within[-1].shape, sum(row.parameters for row in within)))
     file = f"{experiment.id}-resnet18.png"
-    with written(folder / file, 7.2, 3.3) as figure:
+    with written(folder / file, 7.2, 2.7) as figure:
         axis = figure.subplots()
         axis.axis("off")
-        axis.set(xlim=(-0.55, 7.55), ylim=(-2.6, 0.9))
-        for x, (name, what, shape, parameters) in enumerate(stages):
-            block = name.startswith("layer")
-            lines = [name, what, "x".join(map(str, shape)), f"{parameters:,}" if parameters else ""]
-            _box(axis, x, 0, "\n".join(line for line in lines if line), COLOURS[1] if block else COLOURS[0])
-            if x:
-                axis.annotate("", (x - 0.43, 0), (x - 0.57, 0), arrowprops={"arrowstyle": "-|>", "color": "0.35"})
-        _block(axis)
+        axis.set(xlim=(-0.5, 7.4), ylim=(-2.15, 0.65))
+        _chain(axis, 0.0, [("\n".join(filter(None, (name, what, "x".join(map(str, shape)),
+                                                    f"{parameters:,}" if parameters else ""))),
+                            COLOURS[1] if name.startswith("layer") else COLOURS[0])
+                           for name, what, shape, parameters in stages])
+        _chain(axis, -1.3, [(name, COLOURS[1] if k else COLOURS[0]) for k, name in enumerate(
+            ("x", "3x3 conv", "BN", "ReLU", "3x3 conv", "BN", "+", "ReLU"))])
+        axis.plot([0, 0, 6], [-1.45, -1.75, -1.75], color="0.35", linewidth=1)
+        axis.annotate("", (6, -1.42), (6, -1.76), arrowprops={"arrowstyle": "-|>", "color": "0.35"})
+        axis.text(3, -1.97, "x, or 1x1 conv and BN where the shape changes", ha="center", va="center", fontsize=7)
     return [Drawn(file, "ResNet-18 for 32x32 images: output shapes and parameters of each part; below, one block")]
 
 
-def _block(axis: Any) -> None:
-    """A basic block, from left to right, with the way around it."""
-    names = ("x", "3x3 conv", "BN", "ReLU", "3x3 conv", "BN", "+", "ReLU")
-    for k, name in enumerate(names):
-        _box(axis, k, -1.75, name, COLOURS[1] if k else COLOURS[0])
-        if k:
-            axis.annotate("", (k - 0.38, -1.75), (k - 0.62, -1.75), arrowprops={"arrowstyle": "-|>", "color": "0.35"})
-    axis.annotate("", (6, -1.98), (0, -1.98), arrowprops={
-        "arrowstyle": "-|>", "color": "0.35", "connectionstyle": "bar,fraction=-0.06"})
-    axis.text(3, -2.55, "x, or 1x1 conv and BN where the shape changes", ha="center", va="center", fontsize=8)
-
-
-def _box(axis: Any, x: float, y: float, text: str, colour: str) -> None:
-    axis.text(x, y, text, ha="center", va="center", fontsize=7, linespacing=1.3,
-              bbox={"boxstyle": "round,pad=0.35", "facecolor": "white", "edgecolor": colour})
+def _chain(axis: Any, y: float, boxes: Sequence[tuple[str, str]]) -> None:
+    """Boxes (text, colour) from left to right, and arrows between them."""
+    before = None
+    for x, (text, colour) in enumerate(boxes):
+        box = axis.text(x, y, text, ha="center", va="center", fontsize=7, linespacing=1.3, bbox={
+            "boxstyle": "round,pad=0.35", "facecolor": "white", "edgecolor": colour})
+        if before:
+            axis.annotate("", (x, y), (x - 1, y), arrowprops={
+                "arrowstyle": "-|>", "color": "0.35", "shrinkA": 1, "shrinkB": 1, "patchA": before.get_bbox_patch(),
+                "patchB": box.get_bbox_patch()})
+        before = box
