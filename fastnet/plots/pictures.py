@@ -25,7 +25,8 @@ def feature_maps(image: np.ndarray, maps: Mapping[str, np.ndarray], path: Path, 
     aspect = image.shape[0] / image.shape[1]
     height = TILE * aspect
     sizes = [2.2 * height] + [height + 0.06] * len(rows)
-    with written(path, max(1.45 + columns * TILE, 4.0), 0.35 + sum(sizes), title) as figure:
+    margin = 0.6 + 0.075 * max(9, *map(len, rows))  # for the names; 9 letters has BatchNorm
+    with written(path, max(margin + columns * TILE, 4.0), 0.35 + sum(sizes), title) as figure:
         from matplotlib import colormaps
 
         colours = colormaps["cividis"]
