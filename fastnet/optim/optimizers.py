@@ -51,12 +51,12 @@ class Optimizer:
 
     def start(self, w: Array) -> State:
         """The state before the first update."""
-        raise NotImplementedError
+        raise NotImplementedError  # pragma: no cover - says what each optimizer has to have; none falls back on it
 
     def update(self, w: Array, g: Array, state: State, *, step: int, lr: float,
                regularization: Regularization = NONE) -> None:
         """Update w and the state in place, with gradient g; `step` counts from 0."""
-        raise NotImplementedError
+        raise NotImplementedError  # pragma: no cover - says what each optimizer has to have; none falls back on it
 
     def settings(self) -> dict[str, Any]:
         """The keyword arguments that make it again."""
