@@ -75,6 +75,8 @@ def check_plan(plan: Any) -> Plan:
         if kind == "factor" and options["low"] >= options["high"]:
             raise ValueError(f"factor: low must be less than high but they are {options['low']} and {options['high']}")
         found.append((kind, dict(options)))
+    if sum(options.get("trials", 0) for _, options in found) > MOST_TRIALS:
+        raise ValueError(f"the plan has more than {MOST_TRIALS:,} trials")
     return found
 
 
@@ -83,7 +85,8 @@ def rounds(plan: Plan, space: Space) -> list[Round]:
     found = []
     for kind, options in plan:
         if kind == "grid":
-            found.append(Round(kind, options, math.prod(len(one.grid(options["points"])) for one in space.values())))
+            found.append(Round(kind, options, math.prod(len(one.values) if isinstance(one, Choice) else
+                                                        options["points"] for one in space.values())))
         elif kind == "tpe":
             left, wave = options["trials"], options["wave"]
             found += [Round(kind, options, min(wave, left - at)) for at in range(0, left, wave)]

@@ -33,7 +33,7 @@ class Uniform:
         return self.low + (self.high - self.low) * u
 
     def grid(self, points: int) -> list[Value]:
-        return [float(x) for x in np.linspace(self.low, self.high, points)]
+        return [float(x) for x in np.linspace(float(self.low), float(self.high), points)]
 
     def window(self, first: Any, second: Any, margin: float) -> "Distribution":
         """From the lesser to the larger of two values and beyond: as much of the range as `margin` is of 4 decades."""
@@ -72,7 +72,7 @@ class Log:
         return 10.0 ** (low + (high - low) * u)
 
     def grid(self, points: int) -> list[Value]:
-        return [float(x) for x in np.geomspace(self.low, self.high, points)]
+        return [float(x) for x in np.geomspace(float(self.low), float(self.high), points)]
 
     def window(self, first: Any, second: Any, margin: float) -> "Distribution":
         return Log(min(first, second) / 10.0**margin, max(first, second) * 10.0**margin)

@@ -73,7 +73,8 @@ class Sweep:
             plan = check_plan(event["plan"])
             if plan[:len(self.plan)] != self.plan:
                 raise ValueError("it is another plan, not a longer one")
-            self.plan, self.rounds = plan, rounds(plan, self.space)
+            if plan != self.plan:
+                self.plan, self.rounds = plan, rounds(plan, self.space)
         elif kind == "round":
             self._round(event["first"], event["trials"])
         elif kind == "beat":
