@@ -4,6 +4,7 @@
 """
 
 import random
+import re
 import tracemalloc
 
 import numpy as np
@@ -81,14 +82,14 @@ def test_inputs_are_functions_of_the_seed():
 
 @pytest.mark.parametrize(("call", "fault"), [
     (lambda: None, None), (lambda: int("x"), None), (lambda: {}["x"], "KeyError: 'x'"),
-    (lambda: bytearray(3 << 20), "takes 3 MB, more than 2 MB"), (lambda: spin(0.3), "takes 0.1 s"),
+    (lambda: bytearray(64 << 20), "takes 6. MB, more than 2 MB"), (lambda: spin(0.3), "takes 0.1 s"),
     (lambda: swallowed(), "takes 0.1 s")], ids=["fine", "documented", "other error", "memory", "time", "time, caught"])
 @pytest.mark.parametrize("traced", [True, False], ids=["asked for", "held"])
 def test_the_watch_sees(call, fault, traced, monkeypatch):
     run.give_back_at_once()
     monkeypatch.setattr(watch, "SECONDS", 0.1)
     seen = watched(call, (ValueError,), 2 << 20, traced=traced)
-    assert seen.fault == fault
+    assert (seen.fault is None) if fault is None else re.fullmatch(fault, seen.fault)
 
 
 def spin(seconds):

@@ -73,9 +73,9 @@ HISTORY = [{"epoch": k, "step": 3 * k, "lr": 0.1, "train_loss": 2.0 / k, "train_
 def small_state(kind):
     """A run with all that a checkpoint can hold (0), and one with as little as possible (1)."""
     optimizer, schedule = [(fn.Adam(), schedules.reduce_on_plateau(0.1)), (fn.SGD(lr=0.1), None)][kind]
-    step = TrainStep(small_model(), optimizer, schedule)
-    full = kind == 0
-    state = RunState(step, WeightAverage(step.model, 0.9) if full else None, EarlyStopping(3) if full else None)
+    full, model = kind == 0, small_model()
+    step = TrainStep(model, optimizer, schedule, average=WeightAverage(model, 0.9) if full else None)
+    state = RunState(step, EarlyStopping(3) if full else None)
     state.history = HISTORY
     if full:
         state.stopping.best_epoch, state.stopping.best_value = 1, 2.1
