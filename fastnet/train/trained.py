@@ -12,6 +12,7 @@ from fastnet.nn.sequential import Sequential
 from fastnet.train import checkpoint, record
 from fastnet.train.weights import model_state
 
+SPARE = 1 << 20  # parameters more than a file has for which a model is made all the same, to say which do not fit
 SOFTMAX, LOGISTIC = ("softmax_cross_entropy",), ("sigmoid_cross_entropy", "soft_margin")
 
 
@@ -89,7 +90,7 @@ def load_run(out: str | Path, *, device: str = "cpu") -> Trained:
         model = build(name, dtype=settings["dtype"], device=device, **{**_tuples(options), "init": "zeros"})
         state = model_state(arrays)
         # Before the model takes memory: a few bytes of options may be those of a model larger than any machine.
-        if (own := model.num_parameters()) > (there := sum(a.size for a in state.values())):
+        if (own := model.num_parameters()) > SPARE + (there := sum(a.size for a in state.values())):
             raise ValueError(f"it has {own:,} parameters, but the file {there:,}")
         model.load_state(state)
         shape = _image_shape(metadata, model, standardization)
