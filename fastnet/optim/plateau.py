@@ -70,8 +70,8 @@ class ReduceOnPlateau(Schedule):
             raise ValueError(f"{self.name}: a state has {', '.join(self.state())}, but this has "
                              f"{', '.join(map(str, state)) or 'nothing'}")
         lr, best, bad_epochs = (state[key] for key in ("lr", "best", "bad_epochs"))
-        if not (isinstance(lr, float | int) and (best is None or isinstance(best, float)) and type(bad_epochs) is int
-                and bad_epochs >= 0):
+        if not (isinstance(lr, float | int) and (best is None or isinstance(best, float | int))
+                and type(bad_epochs) is int and bad_epochs >= 0):
             raise ValueError(f"{self.name}: a state has a rate, the best figure and a number of epochs, but this has "
                              f"{', '.join(str(value)[:40] for value in (lr, best, bad_epochs))}")
         positive(self.name, **{"lr of the state": lr})
