@@ -27,7 +27,7 @@ FIRST = [pytest.param(next(c for c in FLOATS if c.op == op), id=op) for op in di
 BATCHED = {"x", "labels", "targets", "samples", "indices", "shortcut"}
 LOSSES = ("huber", "mean_squared_error", "sigmoid_cross_entropy", "soft_margin", "softmax_cross_entropy")
 # Those whose x is normalised by what all samples have in common, and with the norm's own shift as the rest of the y.
-TOGETHER = ("batch_norm", "batch_norm_relu", "batch_norm_add_relu", "perceptron")
+TOGETHER = ("basic_block", "batch_norm", "batch_norm_relu", "batch_norm_add_relu", "perceptron")
 
 
 def single(case):
