@@ -332,3 +332,10 @@ def test_a_fine_search_goes_on_from_the_best_of_the_coarse_one(tmp_path):
     mean = np.mean([one.value("validation_accuracy") for one in results.runs(make(best.parameters["value"]))])
     assert best.value == pytest.approx(mean)
     assert f"at {best.parameters['value']:.3g}" in experiment.table(results)[0].note
+    for point in points[3:]:  # as if it had been killed behind the coarse search, whose runs are all there
+        for one in results.runs(make(point.parameters["value"])):
+            (one.folder / DONE).unlink()
+    again, told = run([experiment], tmp_path, seeds=(0,))
+    assert len(told) == 2 and search.best(again) == best
+    again, told = run([experiment], tmp_path, seeds=(0,))
+    assert not told and search.best(again) == best

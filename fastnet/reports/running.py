@@ -37,6 +37,7 @@ class Runner:
         """
         place, results = self.results.place, self.results
         while True:
+            known = len(results.folders) + len(results.failures)
             jobs = {job.key(place): job for job in needed()}
             for key in jobs:
                 if key not in results.folders and (self.out / key / DONE).exists():
@@ -51,7 +52,9 @@ class Runner:
                 elif all(k in results.folders for k in inputs):
                     ready[key] = job
             if not ready:
-                return
+                if len(results.folders) + len(results.failures) == known:
+                    return
+                continue  # what was found done, or impossible, may call for more
             # Those of the same images one after the other: a process keeps the last it has read.
             ready = dict(sorted(ready.items(), key=lambda item: _images(item[1])))
             self.total = self.done + len(open_jobs)
