@@ -1,6 +1,7 @@
 """The arena: large arrays find memory that was used before, and no two of them the same."""
 
 import gc
+import itertools
 import mmap
 import resource
 import subprocess
@@ -221,11 +222,13 @@ def test_after_its_second_step_training_takes_no_more_memory(own, name, options)
     step = fn.TrainStep(fn.build(name, **options), fn.SGD(lr=0.01, momentum=0.9))
     for _ in range(2):
         step(x, labels)
-    extent, faults = own.extent, resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    extent, faults = own.extent, [resource.getrusage(resource.RUSAGE_SELF).ru_minflt]
     for _ in range(4):
         step(x, labels)
+        faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
     assert own.extent == extent > x.nbytes
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults < 100  # a step uses thousands of pages
+    # A step uses thousands of pages. The system may take one or the other back for a while, but not in each step.
+    assert min(after - before for before, after in itertools.pairwise(faults)) < 25
 
 
 def test_a_finished_run_hands_its_memory_back(own):

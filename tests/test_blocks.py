@@ -121,7 +121,7 @@ def test_the_winners_of_a_max_pool_are_kinks():
     x[:, 0, 0], x[:, 1, 1] = -1, 1
     report = check_model(net, x, np.arange(6) % 3, raises=False)
     assert {row.name: row.entries for row in report.rows} == {"conv.w": 0, "conv.b": 1, "linear1.w": 3, "linear1.b": 3}
-    assert report.notes[0] == "crossed a kink: 1 of 8"
+    assert "crossed a kink: 1 of 8" in report.notes
     assert any("1 of 8 coordinates crossed a kink, more than 2%" in line for line in report.failures)
 
 
@@ -130,7 +130,7 @@ def test_a_point_near_a_kink_is_tried_nearer_once(at, crossed):
     net = model(fn.Linear(1, 1, bias=False), fn.ReLU(), fn.Linear(1, 3))  # the steps are 6e-6 and 8e-7
     net.parameters()["linear1.w"][...] = at
     report = check_model(net, np.ones((6, 1)), np.arange(6) % 3, raises=False)
-    assert report.notes[0] == f"crossed a kink: {crossed} of 7"
+    assert f"crossed a kink: {crossed} of 7" in report.notes
 
 
 def test_kinks_inside_blocks_are_seen_once():

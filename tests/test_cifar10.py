@@ -322,6 +322,16 @@ def test_a_file_a_byte_long_is_an_error_in_an_archive_too(batches, tmp_path, mon
         cifar10.read(tmp_path)
 
 
+def test_an_archive_that_ends_within_a_file_is_an_error(batches, tmp_path, monkeypatch):
+    contents = {n: binary(*b) for n, b in batches.items()}
+    path = write_archive(tmp_path / "cifar-10-binary.tar.gz", contents, "cifar-10-batches-bin", ".bin")
+    whole, last = gzip.decompress(path.read_bytes()), next(iter(contents))  # they are written in reverse
+    path.write_bytes(gzip.compress(whole[: whole.index(contents[last]) + 100]))
+    official(monkeypatch, binary=path.read_bytes())
+    with pytest.raises(ValueError, match=f"cifar-10-binary.tar.gz ends within cifar-10-batches-bin/{last}.bin"):
+        cifar10.read(tmp_path)
+
+
 @pytest.mark.parametrize("directories", [(), ("data_batch_2",)])
 def test_an_archive_without_a_batch_is_an_error(directories, batches, tmp_path, monkeypatch):
     contents = {n: python2(*b) for n, b in batches.items() if n != "data_batch_2"}

@@ -235,7 +235,7 @@ def test_a_recorded_step_reads_the_samples_and_the_epoch_of_each_batch(monkeypat
     *ordinary, _ = trained(False)
     *replayed, step = trained(True)
     assert ordinary == replayed and len(set(ordinary[0])) == len(ordinary[0])
-    assert [form.replay is not None for form in step._passes._forms.values()] == [True] * 4
+    assert [form.replay is not None for form in step._graphed._forms.values()] == [True] * 4
     for missed in ("indices", "samples", "epoch"):
         filled = set()
 

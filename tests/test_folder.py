@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from fastnet.data import folder, load
+from fastnet.data import images as reader
 from fastnet.data.images import FORMATS
 
 Image = pytest.importorskip("PIL.Image", reason="Pillow is not installed (pip install 'fastnet[images]')")
@@ -235,3 +236,10 @@ def test_load_says_what_does_not_fit(name, options, message):
     with pytest.raises(ValueError) as error:
         load(name, **options)
     assert message in str(error.value)
+
+
+def test_a_picture_of_too_many_pixels_is_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(reader, "MOST_PIXELS", 63)
+    save(tmp_path / "a.png", np.zeros((8, 8, 3), np.uint8))
+    with pytest.raises(ValueError, match="it has 8 x 8 pixels, more than 63"):
+        reader.read_image(tmp_path / "a.png", (8, 8, 3))

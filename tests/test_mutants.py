@@ -121,7 +121,7 @@ def test_command(run):
     status, out, _ = run("check", "--mutants", "lambda for 2 lambda")
     assert (status, out.splitlines()[-1]) == (0, "1 of 1 mutants killed")
     status, out, err = run("check", "--mutants", "tanhh")
-    assert (status, out) == (2, "") and "'tanhh': no such op or mistake; ops are avg_pool2d" in err
+    assert (status, out) == (2, "") and "'tanhh': no such op or mistake; ops are augment_conv2d" in err
     assert run("check", "--mutants", "--mutate")[0] == 2
 
 

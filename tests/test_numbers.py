@@ -29,6 +29,8 @@ LOSSES = ("huber", "mean_squared_error", "sigmoid_cross_entropy", "soft_margin",
 # Those whose x is normalised by what all samples have in common, and with the norm's own shift as the rest of the y.
 TOGETHER = ("basic_block", "batch_norm", "batch_norm_relu", "batch_norm_add_relu", "perceptron")
 
+WHOLE = (*TOGETHER, *LOSSES, "pooled_softmax_cross_entropy")  # no sample of which has a y of its own
+
 
 def single(case):
     return [a if a is None or a.dtype.kind != "f" else a.astype(np.float32) for a in case.arrays]
@@ -100,7 +102,7 @@ def test_kernels_do_as_the_reference(case, extreme):
         assert error <= ROUNDING * largest + TINY + bound + (bound and 1e-2) + noise
 
 
-@pytest.mark.parametrize("case", [param for param in CASES if param.values[0].op not in (*TOGETHER, *LOSSES)])
+@pytest.mark.parametrize("case", [param for param in CASES if param.values[0].op not in WHOLE])
 def test_other_samples_stay_as_they_are(case):
     """A NaN in a sample changes no bit of another sample, neither of y nor of dx."""
     arrays = single(case)
@@ -199,7 +201,7 @@ def empty(case):
 def test_no_samples(case):
     """Whoever runs it, through the dispatcher: an empty result, or a ValueError that says so."""
     arrays = empty(case)
-    if case.op in (*LOSSES, *TOGETHER):
+    if case.op in WHOLE:
         with pytest.raises(ValueError, match=rf"^{case.op}: .*(empty|at least one sample)"):
             backend.run(case.op, *arrays, **case.options)
         return

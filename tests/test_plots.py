@@ -41,8 +41,8 @@ def test_bands(drawn, tmp_path):
     low, high = (line.get_ydata() for line in first.lines[:2])
     np.testing.assert_array_equal(low, [3, 2, np.nan])
     np.testing.assert_array_equal(high, [4, 3, np.nan])
-    assert [text.get_text() for text in first.get_legend().get_texts()] == ["plain", "norm"]
-    assert second.get_legend() is None
+    assert [text.get_text() for text in drawn[0].legends[0].get_texts()] == ["plain", "norm"]
+    assert first.get_legend() is second.get_legend() is None
 
 
 def line(losses):

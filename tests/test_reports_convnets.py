@@ -104,7 +104,7 @@ def test_an_experiment_says_its_own_reductions(tmp_path, monkeypatch):
                             quick=Scale("quick", images=900, epochs=2, test=100, data="shapes10"))
     monkeypatch.setattr(r4, "EXPERIMENTS", (experiment,))
     told = []
-    found = reproduce.reproduce("R4", seeds=1, scale=Scale("quick", data="shapes10", images=7), workers=0,
+    found = reproduce.reproduce("R4", ["E99"], seeds=1, scale=Scale("quick", data="shapes10", images=7), workers=0,
                                 out=tmp_path, tell=told.append)
     said = "scale quick: 1/900 of the training and validation images"
     assert found.sections[0].notice.startswith(said)

@@ -559,6 +559,14 @@ def test_a_damaged_checkpoint_is_refused_in_one_line(tmp_path, damage):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(("header", "message"), [
+    (b"[" * 100_000, "nested too deeply"), (b"[]", "no JSON object"),
+    (b" " * (checkpoint.MOST_HEADER + 1), "more than")])
+def test_headers_that_are_none(header, message):
+    with pytest.raises(ValueError, match=message):
+        checkpoint.header_of(len(header).to_bytes(8, "little") + header)
+
+
 def test_other_safetensors_files_are_no_checkpoints(tmp_path):
     import safetensors.numpy
 
