@@ -154,6 +154,8 @@ def test_the_plateau_goes_on_after_a_restart():
                                                     "lr, worst"),
     (lambda s: s.load_state({"lr": math.nan, "best": 1, "bad_epochs": 0}),
      "reduce_on_plateau: lr of the state must be a positive number but is nan"),
+    (lambda s: s.load_state({"lr": 1, "best": "x", "bad_epochs": 0}),
+     "reduce_on_plateau: a state has a rate, the best figure and a number of epochs, but this has 1, x, 0"),
 ])
 def test_a_plateau_says_what_it_cannot_use(change, message):
     schedule = schedules.reduce_on_plateau(0.1)
