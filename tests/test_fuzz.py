@@ -63,9 +63,14 @@ def test_arbitrary_bytes(name, folder):
     holds()
 
 
+@pytest.fixture(autouse=True)
+def unhurried(monkeypatch):
+    """Memory is traced here, and lines where coverage is measured."""
+    monkeypatch.setattr(watch, "SECONDS", 5.0)
+
+
 @pytest.mark.parametrize("path", KEPT, ids=lambda path: path.name)
-def test_what_failed_once(path, tmp_path, monkeypatch):
-    monkeypatch.setattr(watch, "SECONDS", 5.0)  # memory is traced here, and lines where coverage is measured
+def test_what_failed_once(path, tmp_path):
     assert run.attempt(path.name.rpartition("-")[0], path.read_bytes(), tmp_path, traced=True).fault is None
 
 
